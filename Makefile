@@ -1,0 +1,75 @@
+# Trader_AI: everything here works inside .venv; nothing is installed elsewhere.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SCRIPTS := scheduler_run.py download_data.py retro_scan.py scan_signals.py train_meta.py \
+  calibrate_meta.py tune_thresholds.py maintenance.py dashboard.py analyze_results.py \
+  db_inspect.py init_db.py
+CODE := core demo benchmarks tests $(SCRIPTS)
+WORKERS ?= 2
+
+.PHONY: help install dev demo run dashboard test check test-long quick bench format clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	$(PIP) install -c constraints.txt -r requirements.txt
+	@touch $@
+
+# Compiled kernels are cached beside their sources; made once here, not at the first signal.
+$(VENV)/.compiled: $(VENV)/.installed $(wildcard core/*.py) $(wildcard demo/*.py)
+	@echo "compiling the kernels"
+	$(BIN)/python -m demo.compile
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt constraints.txt $(VENV)/.installed
+	$(PIP) install -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.compiled ## make .venv, install, compile the kernels
+
+dev: $(VENV)/.installed-dev ## the same, with what the checks need
+
+demo: install ## generated markets, or DATA=folder; DEMO_SECONDS=n ends by itself
+	$(BIN)/python -m demo $(if $(DATA),--data $(DATA)) $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+run: install ## the live scheduler on config.yaml
+	$(BIN)/python scheduler_run.py
+
+dashboard: install ## the dashboard on 127.0.0.1
+	$(BIN)/python -m streamlit run dashboard.py
+
+test: dev ## format, lint, types, layers, tests
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" --durations=10
+
+check: test
+
+test-long: dev ## the long suites too
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=20
+
+quick: dev ## tests only, one process
+	$(BIN)/python -m pytest -x -m "not long"
+
+bench: dev ## figures, as ratios measured side by side
+	$(BIN)/python -m benchmarks
+
+format: dev ## format and sort imports
+	$(BIN)/ruff check --fix --select I $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+clean: ## remove the environment and caches, never data or models
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

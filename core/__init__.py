@@ -1,0 +1,1 @@
+"""The engine: words, kernels, judgements, adapters and the shell that joins them."""

@@ -1,0 +1,107 @@
+"""What a command works with: settings, database, lock and, when asked for, the exchange."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING
+
+from core.config import Config, strategy_id
+from core.config_file import load_config
+from core.store import operation
+from core.store.db import Database, WriterLock, open_database
+
+if TYPE_CHECKING:
+    from core.clock import Clock
+    from core.exchange import Exchange
+
+log = logging.getLogger("trader")
+
+
+def wall_ms() -> int:
+    """Return the machine's own time, UTC ms; for leases, heartbeats and run times only."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class App:
+    """One command's world. `holds_lock` says whether it may move the WAL."""
+
+    config: Config
+    config_path: Path
+    config_text: str
+    db: Database
+    lock_file: WriterLock
+    holds_lock: bool
+    busy: RLock = field(default_factory=RLock)
+    _market: tuple[Exchange, Clock] | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder that relative paths in the configuration start from."""
+        return self.config_path.parent
+
+    @property
+    def models_dir(self) -> Path:
+        """Where bundles live: the folder of the exported model."""
+        return (self.root / self.config.models.meta.model_path).parent
+
+    @property
+    def strategy(self) -> str:
+        """The present strategy_id."""
+        return strategy_id(self.config)
+
+    def market(self) -> tuple[Exchange, Clock]:
+        """Return the exchange and the market's clock, connecting at the first call."""
+        if self._market is None:
+            from core.exchange import connect
+
+            row = operation.clock_row(self.db)
+            self._market = connect(self.config_here(), resume_ms=row[0] if row else None)
+        return self._market
+
+    def config_here(self) -> Config:
+        """Return the settings with the replay folder as an absolute path."""
+        replay = self.config.exchange.replay
+        there = replay.model_copy(update={"path": str(self.root / replay.path)})
+        exchange = self.config.exchange.model_copy(update={"replay": there})
+        return self.config.model_copy(update={"exchange": exchange})
+
+    def reload_config(self) -> None:
+        """Read the configuration again, after the tuner wrote its block."""
+        self.config = load_config(self.config_path)
+        self.config_text = self.config_path.read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        """Release everything."""
+        if self._market is not None:
+            self._market[0].close()
+        if self.holds_lock:
+            self.db.checkpoint(truncate=True)
+        self.db.close()
+        self.lock_file.release()
+
+
+def database_path(config: Config, root: Path) -> Path:
+    """Return where the database of a configuration lies."""
+    return root / config.app.db_path
+
+
+def open_app(config_path: Path) -> App:
+    """Read the settings, open (or create, or migrate) the database and try for the writer lock."""
+    config = load_config(config_path)
+    path = database_path(config, config_path.parent)
+    lock = WriterLock(path.with_name(path.name + ".lock"))
+    holds = lock.acquire()
+    db = open_database(path, checkpointer=holds)
+    return App(
+        config=config,
+        config_path=config_path,
+        config_text=config_path.read_text(encoding="utf-8"),
+        db=db,
+        lock_file=lock,
+        holds_lock=holds,
+    )

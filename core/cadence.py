@@ -1,0 +1,88 @@
+"""What is due: a pure function of the market's time, the last-done marks and the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from core.config import Config, WeeklyJob
+from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, floor_ms
+
+PIPELINE = ("incremental_sync", "resample", "scan_signals", "execute_signals")
+WEEKLY = ("auto_train", "auto_calibrate", "auto_tune")
+DIGEST = "daily_digest"
+_MONDAY_MS = 4 * DAY_MS  # 1970-01-05, the first Monday of the epoch
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class Due(NamedTuple):
+    """One piece of work and the market instant it is due for."""
+
+    due_ms: int
+    job: str
+
+
+def _weekly(config: Config) -> dict[str, WeeklyJob]:
+    auto = config.auto
+    return dict(zip(WEEKLY, (auto.train, auto.calibrate, auto.tune), strict=True))
+
+
+def last_weekly_ms(job: WeeklyJob, now_ms: int) -> int:
+    """Return the newest instant at or before now at which a weekly job was to run, UTC.
+
+    >>> last_weekly_ms(WeeklyJob(weekday="mon", hour=3), 345_600_000 + 3 * HOUR_MS) == 356_400_000
+    True
+    """
+    offset = _MONDAY_MS + _DAYS.index(job.weekday) * DAY_MS
+    offset += job.hour * HOUR_MS + job.minute * MINUTE_MS
+    return floor_ms(now_ms - offset, 7 * DAY_MS) + offset
+
+
+def last_digest_ms(hour: int, zone: str, now_ms: int) -> int:
+    """Return the newest instant at or before now at which it was `hour` o'clock in a zone."""
+    there = ZoneInfo(zone)
+    for back in range(4):
+        day = datetime.fromtimestamp((now_ms - back * DAY_MS) / 1000, there)
+        instant = int(day.replace(hour=hour, minute=0, second=0, microsecond=0).timestamp() * 1000)
+        if instant <= now_ms:
+            return instant
+    raise AssertionError("a day has no such hour")  # a zone skips at most one occurrence
+
+
+def first_marks(now_ms: int, marks: Mapping[str, int]) -> dict[str, int]:
+    """Return the marks that a first start sets: nothing that lies before it is due."""
+    minute = floor_ms(now_ms, MINUTE_MS)
+    wanted = dict.fromkeys(PIPELINE, minute - MINUTE_MS)
+    wanted.update(dict.fromkeys((*WEEKLY, DIGEST), now_ms))
+    return {job: mark for job, mark in wanted.items() if job not in marks}
+
+
+def next_due(now_ms: int, marks: Mapping[str, int], config: Config) -> Due | None:
+    """Return the earliest work that is due by now and not done, or None.
+
+    Minutes of the pipeline come one by one, in the order of the stages; weekly work that was
+    missed several times is due once, for its newest instant. Work for the same instant: the
+    pipeline first.
+    """
+    minute = floor_ms(now_ms, MINUTE_MS)
+    stages = [(marks.get(job, minute - MINUTE_MS) + MINUTE_MS, i) for i, job in enumerate(PIPELINE)]
+    due_ms, stage = min(stages)
+    candidates = [(due_ms, stage, PIPELINE[stage])] if due_ms <= minute else []
+    for job, weekly in _weekly(config).items():
+        instant = last_weekly_ms(weekly, now_ms)
+        if weekly.enabled and instant > marks.get(job, now_ms):
+            candidates.append((instant, 10 + WEEKLY.index(job), job))
+    digest = last_digest_ms(config.notify.digest_hour, config.app.timezone, now_ms)
+    if digest > marks.get(DIGEST, now_ms):
+        candidates.append((digest, 9, DIGEST))
+    if not candidates:
+        return None
+    instant, _, job = min(candidates)
+    return Due(instant, job)
+
+
+def next_instant_ms(now_ms: int) -> int:
+    """Return the next instant at which anything can be due: all cadences lie on whole minutes."""
+    return floor_ms(now_ms, MINUTE_MS) + MINUTE_MS

@@ -1,0 +1,237 @@
+"""What every script shares: arguments, logging, progress, results on stdout, one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import TraderError, UsageError
+
+if TYPE_CHECKING:
+    from core.app import App
+    from core.config import Config
+    from core.store.db import Database
+
+log = logging.getLogger("trader")
+
+
+def parser(doc: str | None, *, json_flag: bool = True) -> argparse.ArgumentParser:
+    """Return a parser whose help is the script's docstring, with the options all scripts take."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--config", type=Path, default=Path("config.yaml"), metavar="PATH")
+    made.add_argument(
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        metavar="LEVEL",
+    )
+    if json_flag:
+        made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return made
+
+
+def day(text: str) -> date:
+    """Return a date argument; argparse turns the error into exit code 2."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date; write 2024-01-31") from error
+
+
+def day_ms(value: date) -> int:
+    """Return the first instant of a day, UTC ms."""
+    return int(datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp() * 1000)
+
+
+def positive(text: str) -> int:
+    """Return a whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def setup_logging(level: str) -> None:
+    """Send logs to stderr, with secrets taken out of them."""
+    from core.notify import RedactSecrets
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(RedactSecrets())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("trader").setLevel(level.upper())
+
+
+@contextmanager
+def app(args: argparse.Namespace) -> Iterator[App]:
+    """Open what a command works with, and release it whatever happens."""
+    from core.app import open_app
+
+    setup_logging(args.log_level)
+    opened = open_app(args.config.resolve())
+    logging.getLogger().handlers[0].addFilter(_secrets_of(opened))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def reader(args: argparse.Namespace) -> Iterator[tuple[Config, Database]]:
+    """Open the database read-only, for commands that only look."""
+    from core.app import database_path
+    from core.config_file import load_config
+    from core.store.db import open_reader
+
+    setup_logging(args.log_level)
+    path = args.config.resolve()
+    config = load_config(path)
+    with open_reader(database_path(config, path.parent)) as db:
+        yield config, db
+
+
+def _secrets_of(opened: App) -> logging.Filter:
+    from core.notify import RedactSecrets
+
+    return RedactSecrets.of(opened.config)
+
+
+def guarded(main: Callable[[Sequence[str] | None], int]) -> int:
+    """Run a script's main; an error becomes one line on stderr and its exit code."""
+    try:
+        return main(None)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 1
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if "debug" in sys.argv:
+            raise
+        code = error.exit_code if isinstance(error, TraderError) else 1
+        said = str(error) if isinstance(error, TraderError) else f"{type(error).__name__}: {error}"
+        hint = "" if isinstance(error, TraderError) else "; see it whole with --log-level debug"
+        sys.stderr.write("error: " + " ".join(said.split()) + hint + "\n")
+        return code
+
+
+def check_symbols(wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Raise UsageError for symbols that are not among the known ones."""
+    for symbol in wanted:
+        if known and symbol not in known:
+            raise UsageError(f"unknown symbol {symbol!r};", remedy=f"known: {', '.join(known)}")
+
+
+def show(result: Any, *, as_json: bool, title: str = "") -> None:
+    """Print a result on stdout: JSON, or tables for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=1, default=str) + "\n")
+        return
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 160
+    console = Console(width=wide, highlight=False)
+    if title:
+        console.print(title, style="bold", markup=False)
+    _show_any(console, result)
+
+
+def _show_any(console: Any, result: Any) -> None:
+    from rich.table import Table
+
+    if isinstance(result, list) and result and isinstance(result[0], dict):
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in result[0]:
+            number = isinstance(result[0][name], int | float)
+            table.add_column(str(name), justify="right" if number else "left", overflow="fold")
+        for row in result:
+            table.add_row(*(_text(row.get(name)) for name in result[0]))
+        console.print(table)
+    elif isinstance(result, dict):
+        flat = {k: v for k, v in result.items() if not _is_table(v)}
+        width = max((len(str(k)) for k in flat), default=0)
+        for name, value in flat.items():
+            console.print(f"{name!s:<{width}}  {_text(value)}", markup=False)
+        for name, value in result.items():
+            if _is_table(value):
+                console.print(f"\n{name}", style="bold", markup=False)
+                _show_any(console, value)
+    else:
+        console.print(_text(result), markup=False)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value) or "-"
+    return "-" if value is None else str(value)
+
+
+def when(ts_ms: int | None) -> str:
+    """Return an instant as people read it, UTC."""
+    if ts_ms is None:
+        return "-"
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a reporter: a bar on a terminal, a line every few seconds elsewhere; on stderr."""
+    if sys.stderr.isatty():
+        yield from _bar()
+        return
+    begun = last = time.monotonic()
+
+    def line(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < 3.0 and not (done and done == total):
+            return
+        last = now
+        share = f"{done:,}/{total:,}" if total else f"{done:,}"
+        left = (now - begun) / done * (total - done) if done and total > done else 0.0
+        sys.stderr.write(f"{what}: {share}, {left:.0f} s left\n" if left else f"{what}: {share}\n")
+        sys.stderr.flush()
+
+    yield line
+
+
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:3], TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda what, done, total: bars.update(
+            task, description=what, completed=done, total=total or None
+        )
+
+
+def on_stop(stop: Callable[[], None]) -> None:
+    """Call `stop` at SIGTERM and Ctrl-C, so that the work ends with its transaction."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())

@@ -1,0 +1,401 @@
+"""Every setting an owner can turn, typed, ranged and with its default; no file is touched here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from core.timeframe import MINUTE_MS, is_derivable, tf_ms
+
+STRATEGY_VERSION = 1  # raise when code changes a candidate or its outcome
+
+Pct = Annotated[float, Field(ge=0, le=100)]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+def _timeframe(value: str) -> str:
+    tf_ms(value)
+    return value
+
+
+def _iso_date(value: Any) -> Any:
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+Timeframe = Annotated[str, Field(strict=True), BeforeValidator(lambda v: _timeframe(str(v)))]
+IsoDate = Annotated[date, BeforeValidator(_iso_date)]
+
+
+class Section(BaseModel):
+    """A frozen block of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class App(Section):
+    """Where things are kept, and the zone times are shown in."""
+
+    data_dir: str = "data"
+    db_path: str = "data/ohlcv.db"
+    timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("is no IANA time zone; write one like Europe/Berlin or UTC") from error
+        return value
+
+
+class Replay(Section):
+    """A folder of Parquet candles served as an exchange would, at market time."""
+
+    path: str = "data/replay"
+    start: IsoDate | None = None
+    speed: Annotated[float, Field(ge=0)] = 1800.0
+
+
+class Exchange(Section):
+    """Which exchange, and how hard it may be asked."""
+
+    id: str = "bitget"
+    rate_limit_ms: Annotated[int, Field(ge=1, le=60_000)] = 50
+    ccxt: dict[str, Any] = Field(default_factory=dict)
+    replay: Replay = Replay()
+
+
+class Resample(Section):
+    """How far back each cycle rebuilds derived bars."""
+
+    lookback_minutes: Annotated[int, Field(ge=1, le=100_000)] = 180
+
+
+class Data(Section):
+    """The timeframe that is downloaded, and those made from it."""
+
+    base_timeframe: Timeframe = "1m"
+    derived_timeframes: tuple[Timeframe, ...] = ("5m", "15m", "1h", "4h", "1d")
+    resample: Resample = Resample()
+
+    @model_validator(mode="after")
+    def _derivable(self) -> Data:
+        bad = [t for t in self.derived_timeframes if not is_derivable(t, self.base_timeframe)]
+        if bad:
+            raise ValueError(f"{bad[0]} is no multiple of base_timeframe {self.base_timeframe}")
+        return self
+
+
+class Backfill(Section):
+    """History before the first start."""
+
+    start_date: IsoDate = date(2020, 1, 1)
+    batch_limit: Annotated[int, Field(ge=1, le=1000)] = 200
+
+
+class Incremental(Section):
+    """The minute cycle."""
+
+    run_seconds: Annotated[int, Field(ge=1, le=3600)] = 20
+    overlap_candles: Annotated[int, Field(ge=1, le=500)] = 5
+    batch_limit: Annotated[int, Field(ge=1, le=1000)] = 200
+
+
+class Fibo(Section):
+    """Pivots, impulses and the levels drawn on them."""
+
+    piv_window: Annotated[int, Field(ge=2, le=50)] = 5
+    anchors_to_consider: Annotated[int, Field(ge=1, le=20)] = 3
+    min_impulse_atr: Annotated[float, Field(ge=0, le=50)] = 3.0
+    entry_level: Annotated[float, Field(gt=0, lt=1)] = 0.618
+    tp1_level: Annotated[float, Field(gt=1, le=10)] = 1.272
+    tp2_level: Annotated[float, Field(gt=1, le=10)] = 1.618
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Fibo:
+        if self.tp2_level <= self.tp1_level:
+            raise ValueError(
+                f"tp2_level {self.tp2_level} must lie beyond tp1_level {self.tp1_level}"
+            )
+        return self
+
+
+class Avwap(Section):
+    """The volume-weighted average price anchored at the impulse's start."""
+
+    use: bool = True
+
+
+class Fees(Section):
+    """Fees that replace the exchange's own record; null means: ask the record."""
+
+    maker_pct: Annotated[float, Field(ge=-1, le=5)] | None = None
+    taker_pct: Annotated[float, Field(ge=-1, le=5)] | None = None
+    funding_pct_8h: Annotated[float, Field(ge=-5, le=5)] = 0.01
+
+
+class Evaluation(Section):
+    """The stake that turns percent into dollars."""
+
+    usd_per_trade: Annotated[float, Field(gt=0)] = 1000.0
+
+
+class Signals(Section):
+    """The strategy."""
+
+    setups: tuple[Literal["limit", "reclaim"], ...] = ("limit",)
+    lookback_candles: Annotated[int, Field(ge=50, le=5000)] = 300
+    atr_period: Annotated[int, Field(ge=2, le=200)] = 14
+    atr_mult_sl: Annotated[float, Field(gt=0, le=20)] = 0.5
+    fibo: Fibo = Fibo()
+    avwap: Avwap = Avwap()
+    min_tp_net_pct: Annotated[float, Field(ge=0, le=50)] = 1.0
+    max_cost_r: Annotated[float, Field(gt=0, le=5)] = 0.10
+    fees: Fees = Fees()
+    slippage_pct: Annotated[float, Field(ge=0, le=5)] = 0.02
+    validity_candles: Annotated[int, Field(ge=1, le=1000)] = 24
+    evaluation: Evaluation = Evaluation()
+
+
+RISK_MODES = {  # risk per trade in percent of equity, maximum leverage
+    "conservative": (0.5, 3.0),
+    "normal": (1.0, 5.0),
+    "aggressive": (2.0, 10.0),
+}
+
+
+class Risk(Section):
+    """How much is at stake."""
+
+    mode: Literal["conservative", "normal", "aggressive"] = "normal"
+    equity_usd: Annotated[float, Field(gt=0)] = 10_000.0
+    risk_per_trade_pct: Annotated[float, Field(gt=0, le=10)] | None = None
+    max_leverage: Annotated[float, Field(ge=1, le=125)] | None = None
+    liquidation_buffer_pct: Annotated[float, Field(ge=0, le=50)] = 1.0
+    spot_long_only: bool = False
+
+    @property
+    def trade_pct(self) -> float:
+        """Risk per trade in percent of equity: the mode's, unless set."""
+        return self.risk_per_trade_pct or RISK_MODES[self.mode][0]
+
+    @property
+    def leverage_cap(self) -> float:
+        """The maximum leverage: the mode's, unless set."""
+        return self.max_leverage or RISK_MODES[self.mode][1]
+
+
+class Execution(Section):
+    """How a trade is followed to its end."""
+
+    delivery_delay_s: Annotated[int, Field(ge=0, le=240)] = 120
+    tp1_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    be_on_tp1: bool = True
+    trail_atr_mult: Annotated[float, Field(ge=0, le=50)] = 2.0
+    max_hold_candles: Annotated[int, Field(ge=1, le=5000)] = 96
+
+
+class Calibration(Section):
+    """Whether and how raw scores become probabilities."""
+
+    enabled: bool = True
+    path: str = "models/meta_cal.pkl"
+    method: Literal["auto", "identity", "platt", "binned_isotonic", "isotonic"] = "auto"
+
+
+class GatingOverride(Section):
+    """One cell of `per_pair_tf`."""
+
+    min_ev_pct: Annotated[float, Field(ge=-50, le=50)] | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    source: Literal["tuner", "owner"] = "owner"
+    bundle: str | None = None
+
+
+class RegimeOverride(Section):
+    """One entry of `per_regime`."""
+
+    min_ev_pct: Annotated[float, Field(ge=-50, le=50)] | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Gating(Section):
+    """What passes."""
+
+    use_ev: bool = True
+    min_ev_pct: Annotated[float, Field(ge=-50, le=50)] = 0.0
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.55
+    costs_mode: Literal["auto", "maker", "taker"] = "auto"
+    target_winrate_pct: Annotated[float, Field(gt=0, lt=100)] = 55.0
+    window_days: Annotated[int, Field(ge=7, le=3650)] = 365
+    min_closed_samples: Annotated[int, Field(ge=10, le=100_000)] = 50
+    per_pair_tf: dict[str, dict[str, GatingOverride]] = Field(default_factory=dict)
+    per_regime: dict[
+        Literal["trend", "range", "vol_low", "vol_normal", "vol_high"], RegimeOverride
+    ] = Field(default_factory=dict)
+
+
+class Meta(Section):
+    """The meta-model."""
+
+    enabled: bool = True
+    model_path: str = "models/meta_xgb.pkl"
+    calibration: Calibration = Calibration()
+    gating: Gating = Gating()
+
+
+class Models(Section):
+    """Models; there is one."""
+
+    meta: Meta = Meta()
+
+
+class WeeklyJob(Section):
+    """One weekly job, in UTC."""
+
+    enabled: bool = True
+    weekday: Weekday = "sun"
+    hour: Annotated[int, Field(ge=0, le=23)] = 3
+    minute: Annotated[int, Field(ge=0, le=59)] = 0
+
+
+class Auto(Section):
+    """The weekly work."""
+
+    train: WeeklyJob = WeeklyJob()
+    calibrate: WeeklyJob = WeeklyJob(minute=30)
+    tune: WeeklyJob = WeeklyJob(hour=4)
+
+
+class Guards(Section):
+    """Brakes on delivery; 0 switches one off."""
+
+    cooldown_minutes: Annotated[int, Field(ge=0, le=100_000)] = 60
+    max_open: Annotated[int, Field(ge=0, le=10_000)] = 6
+    max_open_per_side: Annotated[int, Field(ge=0, le=10_000)] = 4
+    max_consecutive_stops: Annotated[int, Field(ge=0, le=1000)] = 5
+    stop_pause_hours: Annotated[int, Field(ge=0, le=1000)] = 12
+    max_drawdown_r: Annotated[float, Field(ge=0, le=1000)] = 10.0
+    locked_symbols: tuple[str, ...] = ()
+
+
+class Backup(Section):
+    """Copies of the database."""
+
+    enabled: bool = True
+    dir: str = "data/backups"
+    keep: Annotated[int, Field(ge=1, le=1000)] = 7
+
+
+class Telegram(Section):
+    """Where messages go."""
+
+    enabled: bool = False
+    bot_token: SecretStr = SecretStr("")
+    chat_id: str = ""
+    api_base: str = "https://api.telegram.org"
+    send: Literal["certified", "paper", "all"] = "paper"
+    link_template: str = ""
+    commands: bool = False
+
+    @field_validator("chat_id", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Telegram:
+        token, placeholders = self.bot_token.get_secret_value(), ("YOUR_", "${", "<")
+        if self.enabled and (not token or token.startswith(placeholders)):
+            raise ValueError(
+                "bot_token is still a placeholder; put the token of @BotFather there, "
+                "or ${TELEGRAM_BOT_TOKEN}, or set enabled: false"
+            )
+        if self.enabled and (not self.chat_id or self.chat_id.startswith(placeholders)):
+            raise ValueError("chat_id is still a placeholder; put the id of your chat there")
+        return self
+
+
+class Notify(Section):
+    """Messages to the owner."""
+
+    console: bool = True
+    paper_per_day: Annotated[int, Field(ge=0, le=100)] = 3
+    digest_hour: Annotated[int, Field(ge=0, le=23)] = 8
+    deadman_url: str = ""
+    telegram: Telegram = Telegram()
+
+
+class Config(Section):
+    """The whole of `config.yaml`."""
+
+    app: App = App()
+    exchange: Exchange = Exchange()
+    symbols: Annotated[tuple[str, ...], Field(min_length=1)] = ("BTC/USDT:USDT", "ETH/USDT:USDT")
+    timeframes: Annotated[tuple[Timeframe, ...], Field(min_length=1)] = ("15m", "1h", "4h")
+    data: Data = Data()
+    backfill: Backfill = Backfill()
+    incremental: Incremental = Incremental()
+    signals: Signals = Signals()
+    risk: Risk = Risk()
+    execution: Execution = Execution()
+    models: Models = Models()
+    auto: Auto = Auto()
+    guards: Guards = Guards()
+    backup: Backup = Backup()
+    notify: Notify = Notify()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        base = self.data.base_timeframe
+        for timeframe in self.timeframes:
+            if timeframe != base and not is_derivable(timeframe, base):
+                raise ValueError(f"timeframes: {timeframe} is no multiple of base_timeframe {base}")
+            if (
+                self.execution.delivery_delay_s * 1000 >= tf_ms(timeframe)
+                and tf_ms(timeframe) > MINUTE_MS
+            ):
+                raise ValueError(f"execution.delivery_delay_s must be shorter than {timeframe}")
+        if len(set(self.symbols)) < len(self.symbols):
+            raise ValueError("symbols: each may stand there only once")
+        return self
+
+
+def config_from(raw: Mapping[str, Any]) -> Config:
+    """Return the typed settings of a mapping of plain values, as YAML gives them.
+
+    Raises pydantic.ValidationError; `config_file` turns that into one line with the remedy.
+    """
+    return Config.model_validate_json(json.dumps(raw, default=str))
+
+
+def strategy_settings(config: Config) -> dict[str, Any]:
+    """Return every setting that can change a candidate or its outcome, as plain JSON values."""
+    return {
+        "version": STRATEGY_VERSION,
+        "base_timeframe": config.data.base_timeframe,
+        "signals": config.signals.model_dump(mode="json", exclude={"evaluation"}),
+        "risk": config.risk.model_dump(mode="json", exclude={"equity_usd"}),
+        "execution": config.execution.model_dump(mode="json"),
+    }
+
+
+def strategy_id(config: Config) -> str:
+    """Return the 12-digit name of the strategy: a hash of `strategy_settings`."""
+    text = json.dumps(strategy_settings(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

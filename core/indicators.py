@@ -1,0 +1,123 @@
+"""Causal measures of a window of bars: true range, ATR, EMA, efficiency, rank and mean.
+
+Every sum runs in array order, so a slice and a copy of it give the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from core.domain import Floats
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def true_range(high: Floats, low: Floats, close: Floats) -> Floats:
+    """Return each bar's true range, in price units.
+
+    Shapes (n,), no NaN. Bar 0 has no previous close, so it is its own span;
+    value i depends on bars i-1 and i only.
+
+    Source: Wilder 1978, New Concepts in Technical Trading Systems, ch. 3.
+
+    >>> true_range(np.array([11.0, 12]), np.array([10.0, 11]), np.array([10.0, 12]))
+    array([1., 2.])
+    """
+    out = np.empty(len(close))
+    for i in range(len(close)):
+        before = close[i - 1] if i > 0 else close[0]
+        if i == 0:
+            out[i] = high[i] - low[i]
+        else:
+            out[i] = max(high[i], before) - min(low[i], before)
+    return out
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def atr(high: Floats, low: Floats, close: Floats, *, period: int) -> Floats:
+    """Return Wilder's average true range, in price units.
+
+    Shapes (n,). The first value, at bar `period - 1`, is the mean of the first `period` true
+    ranges; bars before it are NaN. The recursion starts at the array's first bar, so the same
+    bar in a longer array has another value: pass the decision's own window.
+
+    Source: Wilder 1978, ch. 3.
+    """
+    ranges = true_range(high, low, close)
+    out = np.full(len(close), np.nan)
+    if len(close) < period:
+        return out
+    total = 0.0
+    for i in range(period):
+        total += ranges[i]
+    out[period - 1] = total / period
+    for i in range(period, len(close)):
+        out[i] = (out[i - 1] * (period - 1) + ranges[i]) / period
+    return out
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def ema(values: Floats, *, period: int) -> Floats:
+    """Return the exponential mean with weight 2 / (period + 1), started at the first value.
+
+    Shapes (n,), no warm-up: value 0 is the input's own, so early values lean on it.
+    """
+    out = np.empty(len(values))
+    weight = 2.0 / (period + 1)
+    for i in range(len(values)):
+        out[i] = values[i] if i == 0 else out[i - 1] + weight * (values[i] - out[i - 1])
+    return out
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def efficiency(close: Floats, *, span: int) -> float:
+    """Return the signed efficiency ratio of the last `span` changes: net move over path, -1 to 1.
+
+    NaN with fewer than span + 1 values; 0 if nothing moved.
+
+    Source: Kaufman 1995, Smarter Trading, ch. 3 (there without the sign).
+    """
+    n = len(close)
+    if n <= span:
+        return np.nan
+    path = 0.0
+    for i in range(n - span, n):
+        path += abs(close[i] - close[i - 1])
+    return (close[n - 1] - close[n - 1 - span]) / path if path > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rank_of_last(values: Floats) -> float:
+    """Return where the last value stands among all finite ones, in (0, 1); ties count half.
+
+    NaN if the last value is NaN or stands alone.
+    """
+    last = values[len(values) - 1] if len(values) > 0 else np.nan
+    below, n = 0.0, 0
+    for value in values:
+        if np.isnan(value):
+            continue
+        n += 1
+        if value < last:
+            below += 1.0
+        elif value == last:
+            below += 0.5
+    return np.nan if np.isnan(last) or n < 2 else below / n
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def mean(values: Floats) -> float:
+    """Return the mean, summed in array order; NaN of nothing."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values) if len(values) > 0 else np.nan
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def path_length(close: Floats) -> float:
+    """Return the sum of absolute changes, in price units; 0 with fewer than two values."""
+    total = 0.0
+    for i in range(1, len(close)):
+        total += abs(close[i] - close[i - 1])
+    return total

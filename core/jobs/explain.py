@@ -1,0 +1,72 @@
+"""Answers about the scan: what time the market has, and why there is or is not a signal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from core.app import App, wall_ms
+from core.domain import Series
+from core.store import candles as store
+from core.store import operation
+from core.timeframe import DAY_MS, tf_ms
+
+FUNNEL_DAYS = 7
+
+
+def market_now_ms(app: App) -> int:
+    """Return market time without asking the exchange: for scripts that read what is stored.
+
+    Live it is this machine's clock. In a replay it is the end of the newest stored base bar, or
+    the scheduler's last tick where that is later.
+    """
+    if app.config.exchange.id != "replay":
+        return wall_ms()
+    base = app.config.data.base_timeframe
+    ends = [
+        row.last_ms + tf_ms(base)
+        for symbol in app.config.symbols
+        if (row := store.series_row(app.db, Series("replay", symbol, base))) and row.last_ms
+    ]
+    tick = operation.clock_row(app.db)
+    return max([*ends, tick[0] if tick else 0])
+
+
+def funnel(
+    app: App, *, symbols: Sequence[str] = (), timeframes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the counts of the last days: bars, setups, refusals, gate and delivery."""
+    now_ms = market_now_ms(app)
+    rows = app.db.dicts(
+        "SELECT symbol, timeframe, reason, sum(n) AS n FROM funnel WHERE strategy_id = ?"
+        " AND day_ms >= ? GROUP BY symbol, timeframe, reason",
+        (app.strategy, now_ms - FUNNEL_DAYS * DAY_MS),
+    )
+    chosen = [r for r in rows if _wanted(r, symbols, timeframes)]
+    counts: Counter[str] = Counter()
+    for row in chosen:
+        counts[row["reason"]] += row["n"]
+    told = app.db.dicts(
+        "SELECT symbol, timeframe, gate, gate_reason, delivery, delivery_reason, count(*) AS n"
+        " FROM signals WHERE strategy_id = ? AND decided_ms >= ?"
+        " GROUP BY symbol, timeframe, gate, gate_reason, delivery, delivery_reason",
+        (app.strategy, now_ms - FUNNEL_DAYS * DAY_MS),
+    )
+    gates: Counter[str] = Counter()
+    deliveries: Counter[str] = Counter()
+    for row in (r for r in told if _wanted(r, symbols, timeframes)):
+        gates[f"{row['gate']} {row['gate_reason']}"] += row["n"]
+        deliveries[f"{row['delivery']} {row['delivery_reason']}".strip()] += row["n"]
+    bars, setups = counts.pop("bars", 0), counts.pop("setups", 0)
+    steps = [("bars", bars), ("setups", setups)]
+    steps += [(f"refused: {reason}", n) for reason, n in counts.most_common()]
+    steps += [(f"gate: {gate}", n) for gate, n in gates.most_common()]
+    steps += [(f"delivery: {how}", n) for how, n in deliveries.most_common()]
+    return {f"funnel, last {FUNNEL_DAYS} days": [{"step": s, "n": n} for s, n in steps]}
+
+
+def _wanted(row: dict[str, Any], symbols: Sequence[str], timeframes: Sequence[str]) -> bool:
+    return (not symbols or row["symbol"] in symbols) and (
+        not timeframes or row["timeframe"] in timeframes
+    )

@@ -1,0 +1,164 @@
+"""Following every candidate on base candles to its end, and queueing what the owner is told."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.app import App
+from core.config import Config, config_from
+from core.costs import cost_rates
+from core.domain import Candles, Series, Side, TradePlan
+from core.execution import (
+    Event,
+    Outcome,
+    events,
+    exit_rules,
+    follow,
+    order_of,
+    outcome,
+    state_from_json,
+    state_to_json,
+)
+from core.jobs.sync import frontier_ms
+from core.jobs.tell import queue_events
+from core.store import candles as store
+from core.store import markets as market_store
+from core.store import signals as signal_store
+from core.store.db import Database
+from core.timeframe import HOUR_MS
+
+_CHUNK_MS = 60 * 24 * HOUR_MS  # base candles in memory at once
+_SAVE_EVERY_MS = HOUR_MS  # a state in which nothing happened is written this often
+
+
+def plan_of(row: Mapping[str, Any]) -> TradePlan:
+    """Return the plan a stored row holds."""
+    return TradePlan(
+        side=Side.of(row["direction"]),
+        entry=row["entry"],
+        stop=row["sl"],
+        tp1=row["tp1"],
+        tp2=row["tp2"],
+        atr=row["atr"],
+        leverage=row["leverage"],
+        risk_pct=row["risk_pct"],
+        notional_usd=row["position_notional"],
+        liquidation=row["liquidation"],
+        cost_r=row["cost_r"],
+        p_mart=row["p_mart"],
+        decided_ms=row["decided_ms"],
+        actionable_ms=row["actionable_ms"],
+        valid_until_ms=row["valid_until_ms"],
+    )
+
+
+def settings_under(db: Database, config: Config, strategy: str) -> Config:
+    """Return the settings a row was made under: an open trade ends under its own."""
+    stored = signal_store.strategy_settings_of(db, strategy)
+    if stored is None:
+        return config
+    return config_from(
+        {
+            "signals": stored["signals"],
+            "risk": stored["risk"],
+            "execution": stored["execution"],
+            "timeframes": ["1d"],
+            "data": {"base_timeframe": stored["base_timeframe"], "derived_timeframes": []},
+        }
+    )
+
+
+def outcome_columns(result: Outcome, *, usd_per_trade: float) -> dict[str, Any]:
+    """Return the columns of `signals` that an outcome fills; pure."""
+    pnl = result.pnl_pct
+    return {
+        "status": result.status.value,
+        "opened_ts_ms": result.opened_ts_ms,
+        "closed_ts_ms": result.closed_ts_ms,
+        "exit_price": result.exit_price,
+        "exit_reason": result.exit_reason or None,
+        "tp1_hit": int(result.tp1_hit),
+        "pnl_pct": pnl,
+        "pnl_usd": None if pnl is None else pnl / 100 * usd_per_trade,
+        "r_multiple": result.r_multiple,
+        "gross_r": result.gross_r,
+        "ambiguous": int(result.ambiguous),
+        "stop_now": result.stop_now,
+    }
+
+
+def follow_all(app: App, *, now_ms: int) -> int:
+    """Walk every pending or open row up to now; returns how many changed."""
+    rows = signal_store.followed(app.db, exchange=app.config.exchange.id)
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["symbol"], row["strategy_id"]].append(row)
+    n_changed = 0
+    for (symbol, strategy), group in groups.items():
+        n_changed += follow_group(app, symbol, strategy, group, now_ms=now_ms)
+    return n_changed
+
+
+def follow_group(
+    app: App, symbol: str, strategy: str, rows: Sequence[dict[str, Any]], *, now_ms: int
+) -> int:
+    """Walk the rows of one symbol and strategy together, in chunks of base candles."""
+    exchange, base_tf = app.config.exchange.id, rows[0]["base_timeframe"]
+    base = Series(exchange, symbol, base_tf)
+    until = min(now_ms, frontier_ms(app.db, base))
+    orders = np.concatenate([order_of(plan_of(row), row["timeframe"]) for row in rows])
+    before = np.concatenate([state_from_json(row["exec_state"]) for row in rows])
+    start = int(before["walked_ms"].min())
+    if until <= start:
+        return 0
+    config = settings_under(app.db, app.config, strategy)
+    market = market_store.market_of(app.db, exchange, symbol)
+    after = before
+    while start < until:
+        end = min(until, start + _CHUNK_MS)
+        bars: Candles = store.read_candles(app.db, base, start_ms=start, end_ms=end)
+        after = follow(
+            orders,
+            after,
+            bars,
+            rules=exit_rules(config.execution),
+            rates=cost_rates(config.signals, market),
+            funding=market_store.funding_of(
+                app.db, exchange, symbol, start_ms=start, end_ms=end + 1
+            ),
+            until_ms=end,
+        )
+        start = end
+    return _save(app, rows, orders, before, after)
+
+
+def _save(app: App, rows: Sequence[dict[str, Any]], orders: Any, before: Any, after: Any) -> int:
+    """Write what changed, and the messages that tell it, in one transaction."""
+    n_changed = 0
+    with app.db.write():
+        for i, row in enumerate(rows):
+            happened: list[Event] = events(orders[i], before[i], after[i])
+            result = outcome(orders[i], after[i])
+            moved = result.stop_now != row["stop_now"] or result.status.value != row["status"]
+            idle_ms = int(after[i]["walked_ms"]) - int(before[i]["walked_ms"])
+            if not (happened or moved or idle_ms >= _SAVE_EVERY_MS or _pending(after[i])):
+                continue
+            changes = outcome_columns(
+                result, usd_per_trade=app.config.signals.evaluation.usd_per_trade
+            )
+            if after[i]["tp1_ms"] > 0:
+                changes["tp1_ts_ms"] = int(after[i]["tp1_ms"])
+            changes["exec_state"] = state_to_json(after[i : i + 1])
+            signal_store.update_signal(app.db, row["id"], changes)
+            queue_events(app, {**row, **changes}, happened)
+            n_changed += bool(happened)
+    return n_changed
+
+
+def _pending(state: Any) -> bool:
+    """Say whether a move of the stop is known and waits: its instant must not be lost."""
+    return bool(int(state["closed_ms"]) == 0 and int(state["tp1_ms"]) > 0)

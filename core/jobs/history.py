@@ -1,0 +1,282 @@
+"""History: backfilling what is missing, importing files and exporting them again."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from core import candle_files
+from core.app import App
+from core.candle_law import ALL_TIME_MS
+from core.domain import Candles, Series
+from core.errors import DataError, ExchangeError
+from core.exchange import Exchange
+from core.jobs.sync import derived_timeframes, fetch_final, resample_symbol, settle_gaps
+from core.store import candles as store
+from core.store import markets as market_store
+from core.timeframe import floor_ms, tf_ms
+
+log = logging.getLogger("trader.history")
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def import_files(
+    app: App,
+    paths: Sequence[Path],
+    *,
+    start_ms: int | None = None,
+    until_ms: int | None = None,
+    progress: Progress = _silent,
+) -> list[dict[str, Any]]:
+    """Store every candle of some Parquet or CSV files, and what is made from them.
+
+    With a window, only bars that open in [start_ms, until_ms). Repeating it changes nothing. Holes
+    between an import's bars are `missing` at once. Returns a row per file: rows read, rows new,
+    rows refused by reason, first and last bar.
+    """
+    files = candle_files.find(paths)
+    report = []
+    for i, file in enumerate(files):
+        progress(f"import {file.path.name}", i, len(files))
+        report.append(_import_file(app, file, window=_window(start_ms, until_ms)))
+    names = sorted({(file.symbol, file.timeframe) for file in files}, key=lambda n: tf_ms(n[1]))
+    for symbol, timeframe in names:
+        series = Series(app.config.exchange.id, symbol, timeframe)
+        if store.series_row(app.db, series) is not None:
+            finish_import(app, series)
+    progress("import", len(files), len(files))
+    return report
+
+
+def _window(start_ms: int | None, until_ms: int | None) -> tuple[int, int]:
+    first, last = ALL_TIME_MS
+    return (
+        first if start_ms is None else start_ms,
+        last if until_ms is None else until_ms,
+    )
+
+
+def _import_file(
+    app: App, file: candle_files.CandleFile, *, window: tuple[int, int]
+) -> dict[str, Any]:
+    series = Series(app.config.exchange.id, file.symbol, file.timeframe)
+    n_rows, n_new, first, last = 0, 0, None, 0
+    dropped: Counter[str] = Counter()
+    for bars in candle_files.read(file, start_ms=window[0], end_ms=window[1], dropped=dropped):
+        if not len(bars):
+            continue
+        first = int(bars.ts_ms[0]) if first is None else min(first, int(bars.ts_ms[0]))
+        last = max(last, int(bars.ts_ms[-1]))
+        n_rows += len(bars)
+        with app.db.write():
+            before = store.series_row(app.db, series)
+            store.upsert_candles(app.db, series, bars)
+            after = store.series_row(app.db, series)
+            n_new += (after.n_rows if after else 0) - (before.n_rows if before else 0)
+            store.record_source(
+                app.db,
+                series,
+                kind="import",
+                name=file.path.name,
+                first_ms=first,
+                last_ms=last,
+                n_rows=n_rows,
+            )
+    return {
+        "file": file.path.name,
+        "symbol": file.symbol,
+        "timeframe": file.timeframe,
+        "rows": n_rows,
+        "new": n_new,
+        "refused": dict(dropped),
+        "first_ms": first,
+        "last_ms": last,
+    }
+
+
+def finish_import(app: App, series: Series) -> None:
+    """Write down the holes of an imported series, move its checkpoint, build derived bars."""
+    row = store.series_row(app.db, series)
+    if row is None or row.first_ms is None or row.last_ms is None:
+        raise DataError(f"{series.symbol} {series.timeframe}: the files hold no candles")
+    end = row.last_ms + tf_ms(series.timeframe)
+    with app.db.write():
+        holes = _all_holes(app, series, row.first_ms, end)
+        app.db.run(
+            "DELETE FROM gaps WHERE exchange = ? AND symbol = ? AND timeframe = ?"
+            " AND state <> 'no_trades'",
+            series,
+        )
+        store.record_gaps(app.db, series, holes, state="missing", now_ms=end)
+        store.move_checkpoint(app.db, series, next_ms=end, now_ms=end)
+        store.set_rooted(app.db, series)
+    resample_symbol(app.db, series, derived_timeframes(app, series.timeframe), until_ms=end)
+
+
+def _all_holes(app: App, series: Series, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+    holes: list[tuple[int, int]] = []
+    span = 500_000 * tf_ms(series.timeframe)
+    for low in range(start_ms, end_ms, span):
+        high = min(end_ms, low + span)
+        bars = store.read_candles(app.db, series, start_ms=low, end_ms=high)
+        holes.extend(store.holes_in(bars, start_ms=low, end_ms=high))
+    joined: list[tuple[int, int]] = []
+    for start, end in holes:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def export_files(app: App, folder: Path, symbols: Sequence[str]) -> list[dict[str, Any]]:
+    """Write the base candles of some symbols (all, when none are named) as Parquet files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = []
+    for row in store.series_rows(app.db):
+        series = row.series
+        base = store.base_timeframe_of(app.db, series.exchange, series.symbol)
+        wanted = not symbols or series.symbol in symbols
+        if not wanted or series.timeframe != base or row.last_ms is None:
+            continue
+        bars = store.read_candles(app.db, series, end_ms=row.last_ms + 1)
+        path = folder / candle_files.name_of(series.symbol, series.timeframe)
+        candle_files.write(path, bars)
+        report.append({"file": str(path), "symbol": series.symbol, "rows": len(bars)})
+    return report
+
+
+def backfill(
+    app: App,
+    *,
+    symbols: Sequence[str],
+    start_ms: int,
+    end_ms: int | None,
+    progress: Progress = _silent,
+) -> list[dict[str, Any]]:
+    """Download what is missing between two instants, for each symbol; resumes by itself.
+
+    A symbol that fails is reported and the others go on.
+    """
+    exchange, clock = app.market()
+    now_ms = clock.now_ms()
+    base = app.config.data.base_timeframe
+    until = floor_ms(min(now_ms, end_ms or now_ms), tf_ms(base))
+    _store_market_records(app, exchange, symbols, now_ms=now_ms)
+    report = []
+    for symbol in symbols:
+        series = Series(exchange.id, symbol, base)
+        try:
+            n_new = _backfill_series(
+                app, exchange, series, start_ms=start_ms, until_ms=until, progress=progress
+            )
+            report.append({"symbol": symbol, "new": n_new, "error": ""})
+        except ExchangeError as error:
+            log.error("%s is given up for now: %s", symbol, error)
+            report.append({"symbol": symbol, "new": 0, "error": str(error)})
+    return report
+
+
+def _store_market_records(
+    app: App, exchange: Exchange, symbols: Sequence[str], *, now_ms: int
+) -> None:
+    found = exchange.markets(tuple(symbols))
+    with app.db.write():
+        market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+
+
+def _backfill_series(
+    app: App,
+    exchange: Exchange,
+    series: Series,
+    *,
+    start_ms: int,
+    until_ms: int,
+    progress: Progress,
+) -> int:
+    """Fetch the holes of one series, oldest first, then build the derived bars."""
+    step = tf_ms(series.timeframe)
+    row = store.series_row(app.db, series)
+    first = _first_candle_ms(exchange, series, start_ms=start_ms, until_ms=until_ms)
+    wanted = _wanted(app, series, first, until_ms)
+    total = sum(end - start for start, end in wanted) // step
+    n_new = done = 0
+    for low, high in wanted:
+        start = low
+        while start < high:
+            page = exchange.page_bars(series.timeframe, start_ms=start, now_ms=until_ms)
+            end = min(start + min(page, app.config.backfill.batch_limit) * step, high)
+            bars = fetch_final(exchange, series, start_ms=start, end_ms=end, now_ms=until_ms)
+            if not len(bars):  # an empty answer proves nothing: ask once more
+                bars = fetch_final(exchange, series, start_ms=start, end_ms=end, now_ms=until_ms)
+            n_new += len(bars)
+            _store_history(app, series, bars, start_ms=start, end_ms=end, now_ms=until_ms)
+            done += (end - start) // step
+            progress(f"{series.symbol}", done, total)
+            start = end
+    with app.db.write():
+        store.set_rooted(app.db, series)
+        if row is None or store.checkpoint_of(app.db, series) is None:
+            store.move_checkpoint(app.db, series, next_ms=until_ms, now_ms=until_ms)
+    settle_gaps(app, exchange, series, now_ms=until_ms)
+    timeframes = derived_timeframes(app, series.timeframe)
+    if wanted:
+        app.db.run(
+            "UPDATE series SET derived_to_ms = min(derived_to_ms, ?) WHERE exchange = ?"
+            " AND symbol = ? AND derived_to_ms IS NOT NULL",
+            (floor_ms(wanted[0][0], 86_400_000), series.exchange, series.symbol),
+        )
+    resample_symbol(app.db, series, timeframes, until_ms=until_ms)
+    return n_new
+
+
+def _store_history(
+    app: App, series: Series, bars: Candles, *, start_ms: int, end_ms: int, now_ms: int
+) -> None:
+    with app.db.write():
+        store.upsert_candles(app.db, series, bars)
+        holes = store.holes_in(bars, start_ms=start_ms, end_ms=end_ms)
+        store.record_gaps(app.db, series, holes, state="unknown", now_ms=now_ms)
+        known = store.checkpoint_of(app.db, series)
+        if known is None or start_ms <= known:
+            store.move_checkpoint(app.db, series, next_ms=end_ms, now_ms=now_ms)
+
+
+def _wanted(app: App, series: Series, start_ms: int, until_ms: int) -> list[tuple[int, int]]:
+    """Return the windows of [start, until) that hold neither bars nor known holes."""
+    row = store.series_row(app.db, series)
+    if row is None or row.first_ms is None:
+        return [(start_ms, until_ms)] if start_ms < until_ms else []
+    holes = _all_holes(app, series, start_ms, until_ms)
+    known = [(g.start_ms, g.end_ms) for g in store.gaps(app.db, series) if g.state != "unknown"]
+    return [hole for hole in holes if not any(a <= hole[0] and hole[1] <= b for a, b in known)]
+
+
+def _first_candle_ms(exchange: Exchange, series: Series, *, start_ms: int, until_ms: int) -> int:
+    """Find the listing's first bar by bisection over days, so that no empty years are walked."""
+    day = 86_400_000
+    low, high = floor_ms(start_ms, day), floor_ms(until_ms, day)
+
+    def has_bars(at_ms: int) -> bool:
+        end = min(at_ms + 60 * tf_ms(series.timeframe), until_ms)
+        return bool(
+            len(exchange.candles(series.symbol, series.timeframe, start_ms=at_ms, end_ms=end))
+        )
+
+    if low >= high or has_bars(low):
+        return low
+    while high - low > day:
+        middle = floor_ms((low + high) // 2, day)
+        if has_bars(middle):
+            high = middle
+        else:
+            low = middle
+    return low

@@ -1,0 +1,184 @@
+"""What a bundle's out-of-fold scores were worth: the figures behind every claim about the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from core import performance
+from core.domain import CLOSED, Bools, Floats, Ints
+from core.ml.calibrators import brier, fit
+from core.performance import COVERAGES, Trades
+from core.store import models as store
+from core.store.db import Database
+
+_SEED = 7
+_CLOSED = frozenset(status.value for status in CLOSED)
+_HEADLINE = 0.3
+
+
+def lift_report(db: Database, bundle: str) -> dict[str, Any]:
+    """Return the figures of a bundle's out-of-fold scores, each with n, n_eff or an interval.
+
+    Every figure rests on candidates older models scored; shares are cut inside each fold over
+    all candidates, filled or not, and only then the closed ones are looked at. Intervals are
+    90 %, from whole weeks. NaN and infinity come back as None.
+    """
+    rows = [row for row in store.scores_of(db, bundle) if row["p"] is not None]
+    closed = np.array([_is_closed(row) for row in rows], bool)
+    if not closed.any():
+        return {"bundle": bundle, "n": 0, "n_scored": len(rows), "n_eff": 0.0}
+    trades = _trades([row for row, is_closed in zip(rows, closed, strict=True) if is_closed])
+    p, p_raw = _column(rows, "p")[closed], _column(rows, "p_raw")[closed]
+    rank, fold = _column(rows, "ev_r"), np.array([row["fold_cutoff_ms"] for row in rows])
+    weight = performance.uniqueness(trades.decided_ms, trades.closed_ms, trades.symbol)
+    chosen = {share: best_share(rank, fold, share)[closed] for share in COVERAGES}
+    return {
+        str(name): plain(value)
+        for name, value in {
+            "bundle": bundle,
+            "n": len(trades),
+            "n_scored": len(rows),
+            "n_eff": float(weight.sum()),
+            "auc": auc(p, trades.win),
+            "auc_raw": auc(p_raw, trades.win),
+            "auc_mart": auc(trades.p_mart, trades.win),
+            **probability_figures(p, trades.p_mart, trades.win, weight),
+            "ev_slope": _ev_slope(rank[closed], trades.r, weight),
+            "coverage": [_coverage(trades, chosen[share], share) for share in COVERAGES],
+            "lift_30": _lift(trades, chosen[_HEADLINE]),
+        }.items()
+    }
+
+
+def _is_closed(row: Mapping[str, Any]) -> bool:
+    return row["status"] in _CLOSED and row["r_multiple"] is not None
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Floats:
+    return np.array([math.nan if row[name] is None else row[name] for row in rows], np.float64)
+
+
+def _trades(rows: Sequence[Mapping[str, Any]]) -> Trades:
+    return Trades(
+        r=_column(rows, "r_multiple"),
+        gross_r=_column(rows, "gross_r"),
+        p_mart=_column(rows, "p_mart"),
+        decided_ms=np.array([row["decided_ms"] for row in rows], np.int64),
+        closed_ms=np.array([row["closed_ts_ms"] for row in rows], np.int64),
+        symbol=np.array([row["symbol"] for row in rows]),
+        ambiguous=np.zeros(len(rows), bool),
+    )
+
+
+def auc(score: Floats, won: Bools) -> float:
+    """Return the chance that a win scores above a loss, ties counting half; NaN without both."""
+    n_won, n_lost = int(won.sum()), int((~won).sum())
+    if not n_won or not n_lost:
+        return math.nan
+    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    return float((ranks[place][won].sum() - n_won * (n_won + 1) / 2) / (n_won * n_lost))
+
+
+def probability_figures(p: Floats, p_mart: Floats, won: Bools, weight: Floats) -> dict[str, float]:
+    """Return Brier scores, skills, the calibration slope and the mean against the win-rate."""
+    base = float(np.average(won, weights=weight))
+    own, mart = brier(p, won, weight), brier(p_mart, won, weight)
+    flat = brier(np.full(len(p), base), won, weight)
+    return {
+        "win_rate": base,
+        "mean_p": float(np.average(p, weights=weight)),
+        "brier": own,
+        "brier_mart": mart,
+        "brier_base": flat,
+        "brier_skill_mart": 1 - own / mart if mart > 0 else math.nan,
+        "brier_skill_base": 1 - own / flat if flat > 0 else math.nan,
+        "calibration_slope": fit("platt", p, won, weight).slope,
+    }
+
+
+def _ev_slope(ev_r: Floats, r: Floats, weight: Floats) -> float:
+    known = np.isfinite(ev_r)
+    x, y, w = ev_r[known], r[known], weight[known]
+    if len(x) < 2 or np.ptp(x) <= 0:
+        return math.nan
+    away = x - np.average(x, weights=w)
+    return float((w * away * y).sum() / (w * away**2).sum())
+
+
+def best_share(rank: Floats, fold: Ints, share: float) -> Bools:
+    """Say which candidates are the best share of their fold; the earlier of equals goes first."""
+    chosen = np.zeros(len(rank), bool)
+    for name in np.unique(fold):
+        mine = np.flatnonzero(fold == name)
+        order = np.argsort(-rank[mine], kind="stable")
+        chosen[mine[order[: math.ceil(round(share * len(mine), 9))]]] = True
+    return chosen
+
+
+def _coverage(trades: Trades, chosen: Bools, share: float) -> dict[str, Any]:
+    part, rng = trades[chosen], np.random.default_rng(_SEED)
+    figures = performance.metrics(part, rng)
+    return {
+        "coverage": share,
+        "n": figures.n,
+        "n_eff": figures.n_eff,
+        "win_rate": figures.win_rate,
+        "win_rate_interval": [figures.win_rate_lo, figures.win_rate_hi],
+        "p_mart": figures.p_mart,
+        "mean_r": figures.mean_r,
+        "mean_r_interval": [figures.mean_r_lo, figures.mean_r_hi],
+        "gross_r": figures.mean_gross_r,
+    }
+
+
+def _lift(trades: Trades, chosen: Bools) -> dict[str, Any]:
+    over_rest = performance.lift(trades, chosen, np.random.default_rng(_SEED))
+    everything, won = np.ones(len(trades), bool), trades.win.astype(np.float64)
+    pairs = {
+        "mean_r": trades.r,
+        "win_rate": won,
+        "win_rate_over_mart": won - trades.p_mart,
+    }
+    over_all = {
+        name: difference(values, chosen, everything, decided_ms=trades.decided_ms)
+        for name, values in pairs.items()
+    }
+    return {
+        "n_passed": over_rest.n_passed,
+        "mean_r_over_rest": [over_rest.lift_r, over_rest.lift_r_lo, over_rest.lift_r_hi],
+        **{f"{name}_over_all": list(figures) for name, figures in over_all.items()},
+    }
+
+
+def difference(
+    values: Floats, first: Bools, second: Bools, *, decided_ms: Ints
+) -> tuple[float, float, float]:
+    """Return mean of `first` less mean of `second`, with its paired 90 % week interval.
+
+    Resampled are the influences of each row on the difference, which costs one pass and keeps
+    the pairing. NaN where either side is empty.
+    """
+    if not first.any() or not second.any():
+        return math.nan, math.nan, math.nan
+    one, two = values[first].mean(), values[second].mean()
+    pull = (values - one) * first / first.mean() - (values - two) * second / second.mean()
+    low, high = performance.mean_interval(
+        one - two + pull, decided_ms, np.random.default_rng(_SEED)
+    )
+    return float(one - two), low, high
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON takes it: numbers that do not exist become None."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

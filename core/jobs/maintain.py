@@ -1,0 +1,328 @@
+"""The owner's tools: checkpoint, vacuum, backup, restore check, verify and doctor."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import apsw
+import numpy as np
+
+from core import signals
+from core.app import App, wall_ms
+from core.domain import Candidate, Candles, Series
+from core.errors import StoreError
+from core.jobs.scan import lacks_history, leader_of, scan_input
+from core.store import candles as store
+from core.store import operation
+from core.store.db import Database, open_reader
+from core.timeframe import tf_ms
+
+log = logging.getLogger("trader.maintain")
+
+VACUUM_SHARE = 0.2  # free pages of all pages above which rewriting the file pays
+
+
+def checkpoint(app: App) -> dict[str, Any]:
+    """Move the WAL into the file. Only the holder of the writer lock may."""
+    if not app.holds_lock:
+        raise StoreError(
+            f"the scheduler (pid {app.lock_file.holder()}) keeps the database;",
+            remedy="it checkpoints by itself every 30 minutes",
+        )
+    app.db.checkpoint()
+    in_wal, moved = app.db.checkpoint(truncate=True)
+    wal = app.db.path.with_name(app.db.path.name + "-wal")
+    size = wal.stat().st_size if wal.exists() else 0
+    if in_wal < 0:
+        log.warning("a reader holds the WAL (%.1f MB); it is tried again later", size / 1e6)
+    return {"pages_in_wal": in_wal, "pages_moved": moved, "wal_bytes": size}
+
+
+def vacuum(app: App, *, force: bool = False) -> dict[str, Any]:
+    """Rewrite the file where enough of it is free; an append-mostly file has nothing to gain."""
+    if not app.holds_lock:
+        raise StoreError(
+            f"the scheduler (pid {app.lock_file.holder()}) keeps the database;",
+            remedy="stop it before a vacuum",
+        )
+    free = int(app.db.value("PRAGMA freelist_count"))
+    total = int(app.db.value("PRAGMA page_count"))
+    share = free / max(total, 1)
+    if share <= VACUUM_SHARE and not force:
+        return {"free_share": round(share, 4), "vacuumed": False}
+    app.db.run("VACUUM")
+    app.db.checkpoint(truncate=True)
+    return {"free_share": round(share, 4), "vacuumed": True}
+
+
+def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
+    """Copy the database while it is in use, verify the copy, and drop the oldest ones."""
+    folder = app.root / app.config.backup.dir
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.fromtimestamp(now_wall_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+    target = folder / f"{app.db.path.stem}-{stamp}.db"
+    partial = target.with_suffix(".partial")
+    app.db.backup_to(partial)
+    _want_whole(partial)
+    partial.replace(target)
+    kept = sorted(folder.glob(f"{app.db.path.stem}-*.db"))
+    for old in kept[: -app.config.backup.keep]:
+        old.unlink()
+    return {
+        "file": str(target),
+        "bytes": target.stat().st_size,
+        "kept": min(len(kept), app.config.backup.keep),
+    }
+
+
+def _want_whole(path: Path) -> None:
+    """Raise StoreError unless a copy passes SQLite's integrity check."""
+    with open_reader(path) as copy:
+        said = str(copy.value("PRAGMA integrity_check"))
+    if said != "ok":
+        raise StoreError(f"backup {path} is damaged: {said};", remedy="check the disk")
+
+
+def daily(app: App, *, now_wall_ms: int) -> None:
+    """The daily slot: backup where enabled, space reclaimed where there is some."""
+    if app.config.backup.enabled:
+        done = backup(app, now_wall_ms=now_wall_ms)
+        log.info("backup %s, %.1f MB", done["file"], done["bytes"] / 1e6)
+    vacuum(app)
+    app.db.run("PRAGMA optimize")
+
+
+def verify(app: App, *, n_points: int = 60, seed: int = 7) -> dict[str, Any]:
+    """Check causality and parity on the owner's own candles; pure reading.
+
+    At random (series, bar): (a) decide the bar from arrays that end at it, and from arrays whose
+    later candles were scaled: the same bits; (b) decide it from exactly its own windows, as the
+    live scan reads them, and inside a long scan: the same candidates.
+    """
+    rng = np.random.default_rng(seed)
+    checked, same, details = 0, 0, []
+    spots = _spots(app)
+    for _ in range(n_points if spots else 0):
+        series, ts_ms = _random_bar(app, spots, rng)
+        ok, detail = _check_bar(app, series, ts_ms, rng)
+        checked, same = checked + 1, same + ok
+        if detail:
+            details.append(detail)
+    integrity = str(app.db.value("PRAGMA quick_check"))
+    return {
+        "checked": checked,
+        "same": same,
+        "candidates_compared": sum("candidate" in d for d in details),
+        "integrity": integrity,
+        "failed": [d for d in details if d.startswith("DIFFERENT")],
+        "ok": checked == same and checked > 0 and integrity == "ok",
+    }
+
+
+def _spots(app: App) -> list[tuple[Series, np.ndarray[Any, np.dtype[np.int64]]]]:
+    """Return the series that can be scanned, with the bars at which stored candidates lie."""
+    found = []
+    for symbol in app.config.symbols:
+        for timeframe in app.config.timeframes:
+            series = Series(app.config.exchange.id, symbol, timeframe)
+            row = store.series_row(app.db, series)
+            if row is None or row.n_rows < 100 or lacks_history(app.db, app.config, series):
+                continue
+            events = app.db.rows(
+                "SELECT ts_ms FROM signals WHERE exchange = ? AND symbol = ? AND timeframe = ?",
+                series,
+            )
+            found.append((series, np.array([e[0] for e in events], np.int64)))
+    return found
+
+
+def _random_bar(
+    app: App,
+    spots: list[tuple[Series, np.ndarray[Any, np.dtype[np.int64]]]],
+    rng: np.random.Generator,
+) -> tuple[Series, int]:
+    """Draw a series and one of its bars; every other time a bar that holds a candidate."""
+    series, events = spots[int(rng.integers(len(spots)))]
+    if len(events) and rng.random() < 0.5:
+        return series, int(rng.choice(events))
+    row = store.series_row(app.db, series)
+    assert row is not None
+    assert row.first_ms is not None
+    assert row.last_ms is not None
+    step = tf_ms(series.timeframe)
+    n = (row.last_ms - row.first_ms) // step
+    return series, row.first_ms + int(rng.integers(n + 1)) * step
+
+
+def _check_bar(app: App, series: Series, ts_ms: int, rng: np.random.Generator) -> tuple[bool, str]:
+    step, config = tf_ms(series.timeframe), app.config
+    known = ts_ms + step
+    live = scan_input(app.db, config, series, n_bars=1, known_ms=known)
+    alone = signals.scan(live, config, first_ms=ts_ms, last_ms=ts_ms)
+    later = known + 300 * step
+    full = scan_input(app.db, config, series, n_bars=300 + 300, known_ms=later)
+    scaled = _scaled_after(full, known, float(rng.uniform(0.5, 2.0)))
+    among = signals.scan(full, config, first_ms=ts_ms, last_ms=ts_ms)
+    changed = signals.scan(scaled, config, first_ms=ts_ms, last_ms=ts_ms)
+    same = _same(alone.candidates, among.candidates) and _same(alone.candidates, changed.candidates)
+    same = same and [r.reason for r in alone.rejections] == [r.reason for r in among.rejections]
+    same = same and [r.reason for r in alone.rejections] == [r.reason for r in changed.rejections]
+    what = "candidate" if alone.candidates else "no setup"
+    head = "same" if same else "DIFFERENT"
+    return same, f"{head} {series.symbol} {series.timeframe} {ts_ms}: {what}"
+
+
+def _scaled_after(data: signals.ScanInput, known_ms: int, factor: float) -> signals.ScanInput:
+    """Return the same input with every candle not yet known at an instant scaled."""
+    from dataclasses import replace
+
+    def scaled(bars: Candles) -> Candles:
+        n = bars.closed_by(known_ms)
+        ts, *prices = bars.columns()
+        out = [np.concatenate((column[:n], column[n:] * factor)) for column in prices]
+        return Candles(bars.timeframe, ts, *out)
+
+    return replace(
+        data,
+        bars=scaled(data.bars),
+        higher=(scaled(data.higher[0]), scaled(data.higher[1])),
+        base=scaled(data.base),
+        leader=None if data.leader is None else scaled(data.leader),
+    )
+
+
+def _same(ours: list[Candidate], theirs: list[Candidate]) -> bool:
+    if len(ours) != len(theirs):
+        return False
+    return all(
+        a.plan == b.plan
+        and (a.p0_ms, a.p1_ms, a.setup, a.regime) == (b.p0_ms, b.p1_ms, b.setup, b.regime)
+        and a.features.tobytes() == b.features.tobytes()
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def invariants(app: App) -> dict[str, Any]:
+    """Check what must hold in any database whatever happened to it; returns the broken ones."""
+    rules = {
+        "closed rows have an exit": "SELECT count(*) FROM signals WHERE status IN"
+        " ('TP','SL','TP1_TRAIL','TIMEOUT') AND (closed_ts_ms IS NULL OR r_multiple IS NULL)",
+        "followed rows have no exit": "SELECT count(*) FROM signals WHERE status IN"
+        " ('PENDING','OPEN') AND closed_ts_ms IS NOT NULL",
+        "entries come after the message": "SELECT count(*) FROM signals"
+        " WHERE opened_ts_ms IS NOT NULL AND opened_ts_ms <= actionable_ms",
+        "every candidate has its features": "SELECT count(*) FROM signals s LEFT JOIN features f"
+        " ON f.signal_id = s.id WHERE f.signal_id IS NULL",
+        "told rows have a message": "SELECT count(*) FROM signals s WHERE delivery IN"
+        " ('LIVE','PAPER') AND origin = 'live' AND NOT EXISTS"
+        " (SELECT 1 FROM outbox o WHERE o.signal_id = s.id AND o.kind = 'new_signal')",
+        "series counts are true": "SELECT count(*) FROM series s WHERE n_rows <> (SELECT count(*)"
+        " FROM ohlcv WHERE key BETWEEN s.id << 26 AND (s.id << 26) + 67108863)",
+    }
+    broken = {name: int(app.db.value(sql)) for name, sql in rules.items()}
+    return {"rules": len(rules), "broken": {n: c for n, c in broken.items() if c}}
+
+
+def doctor(app: App) -> list[tuple[str, str, str]]:
+    """Look at everything an owner would ask about; rows of (ok | warn | bad, what, remedy)."""
+    found = [
+        ("ok", f"Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}", ""),
+        ("ok", f"config {app.config_path}, strategy {app.strategy}", ""),
+    ]
+    said = str(app.db.value("PRAGMA quick_check"))
+    found.append(
+        ("ok", f"database {app.db.path} is whole", "")
+        if said == "ok"
+        else ("bad", f"database: {said}", "restore a backup: python maintenance.py restore FILE")
+    )
+    if app.holds_lock:
+        found.append(("warn", "no scheduler runs", "start it: python scheduler_run.py"))
+    else:
+        found.append(("ok", f"a scheduler runs (pid {app.lock_file.holder()})", ""))
+    found.extend(_doctor_series(app))
+    found.extend(_doctor_outbox(app))
+    return found
+
+
+def _doctor_series(app: App) -> list[tuple[str, str, str]]:
+    found = []
+    row = operation.clock_row(app.db)
+    now = row[0] if row else wall_ms()
+    for symbol in app.config.symbols:
+        base = Series(app.config.exchange.id, symbol, app.config.data.base_timeframe)
+        stored = store.series_row(app.db, base)
+        if stored is None or stored.last_ms is None:
+            found.append(("bad", f"{symbol}: no candles", "run: python download_data.py"))
+            continue
+        age_min = (now - stored.last_ms) / 60_000
+        state = "ok" if age_min < 5 else "warn"
+        remedy = "" if state == "ok" else "start the scheduler, or run: python download_data.py"
+        found.append((state, f"{symbol}: newest candle {age_min:.0f} min old", remedy))
+        for timeframe in app.config.timeframes:
+            lack = lacks_history(app.db, app.config, Series(base.exchange, symbol, timeframe))
+            if lack:
+                found.append(("warn", f"{symbol} {timeframe} waits: {lack}", ""))
+    if leader_of(app.config) is None:
+        found.append(("warn", "no BTC pair among symbols: no leader features", ""))
+    return found
+
+
+def _doctor_outbox(app: App) -> list[tuple[str, str, str]]:
+    counts = operation.outbox_counts(app.db)
+    waiting = sum(counts.get(state, 0) for state in ("pending", "sending", "ambiguous"))
+    errors = app.db.rows(
+        "SELECT job, detail FROM job_runs WHERE outcome <> 'ok' AND started_wall_ms > ?"
+        " ORDER BY id DESC LIMIT 3",
+        (wall_ms() - 86_400_000,),
+    )
+    found = [("ok" if waiting < 20 else "warn", f"outbox: {waiting} waiting", "")]
+    found.extend(("warn", f"{job} failed: {detail}", "") for job, detail in errors)
+    return found
+
+
+def inspect(db: Database) -> dict[str, Any]:
+    """Return what `db_inspect.py` shows, from maintained counts: quick on a file of any size."""
+    begun = time.perf_counter()
+    size = db.path.stat().st_size if db.path.exists() else 0
+    wal = db.path.with_name(db.path.name + "-wal")
+    gap_rows = db.rows(
+        "SELECT exchange, symbol, timeframe, state, count(*), sum(end_ms - start_ms) FROM gaps"
+        " GROUP BY exchange, symbol, timeframe, state"
+    )
+    holes: dict[Series, dict[str, int]] = {}
+    for exchange, symbol, timeframe, state, _, total in gap_rows:
+        series = Series(exchange, symbol, timeframe)
+        holes.setdefault(series, {})[state] = int(total) // tf_ms(timeframe)
+    return {
+        "file": str(db.path),
+        "bytes": size,
+        "wal_bytes": wal.stat().st_size if wal.exists() else 0,
+        "series": [
+            {
+                "exchange": row.series.exchange,
+                "symbol": row.series.symbol,
+                "timeframe": row.series.timeframe,
+                "rows": row.n_rows,
+                "first_ms": row.first_ms,
+                "last_ms": row.last_ms,
+                "revised": row.n_revised,
+                "missing": holes.get(row.series, {}),
+            }
+            for row in store.series_rows(db)
+        ],
+        "signals": dict(db.rows("SELECT status, count(*) FROM signals GROUP BY status")),
+        "jobs": [
+            {"job": job, "runs": n, "failed": bad, "last_wall_ms": last}
+            for job, n, bad, last in db.rows(
+                "SELECT job, count(*), sum(outcome <> 'ok'), max(started_wall_ms) FROM job_runs"
+                " GROUP BY job ORDER BY job"
+            )
+        ],
+        "outbox": operation.outbox_counts(db),
+        "took_s": round(time.perf_counter() - begun, 3),
+    }

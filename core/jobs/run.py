@@ -1,0 +1,169 @@
+"""Running what is due: the one function behind the scheduler, `--once` and a stepped replay."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from core.app import App, wall_ms
+from core.cadence import DIGEST, PIPELINE, WEEKLY, Due, first_marks, next_due, next_instant_ms
+from core.errors import TraderError
+from core.jobs import follow, scan, sync, tell
+from core.notify import Sinks, send_waiting, sinks_of
+from core.store import operation
+
+log = logging.getLogger("trader.run")
+
+WEEKLY_LIMIT_S = 3600.0
+
+
+def _pipeline(app: App, job: str, now_ms: int) -> int:
+    """Do one stage of one market minute; returns what it counts."""
+    if job == "incremental_sync":
+        return sync.sync_all(app, now_ms=now_ms)
+    if job == "resample":
+        return sync.resample_all(app, now_ms=now_ms)
+    if job == "scan_signals":
+        return scan.scan_all(app, now_ms=now_ms).n_stored
+    return follow.follow_all(app, now_ms=now_ms)
+
+
+def run_due(app: App, *, weekly: bool = True, stop: threading.Event | None = None) -> int:
+    """Do everything that is due by market time, in time order; returns how many pieces.
+
+    The only function that runs jobs. A piece that raises is recorded and tried again at the next
+    call; what comes after it in the pipeline waits, so that order is kept.
+    """
+    if not app.busy.acquire(blocking=False):
+        return 0
+    try:
+        exchange, clock = app.market()
+        assert exchange is not None
+        now_ms = clock.now_ms()
+        with app.db.write():
+            for job, done_ms in first_marks(now_ms, operation.marks(app.db)).items():
+                operation.move_mark(app.db, job, done_ms=done_ms)
+        n_done = 0
+        while stop is None or not stop.is_set():
+            due = next_due(now_ms, _marks(app, now_ms, weekly=weekly), app.config)
+            if due is None:
+                _tick(app, now_ms, clock.speed)
+                clock.settled(next_instant_ms(now_ms))
+                break
+            if not _run_one(app, due, now_ms=now_ms):
+                break
+            n_done += 1
+        return n_done
+    finally:
+        app.busy.release()
+
+
+def _marks(app: App, now_ms: int, *, weekly: bool) -> dict[str, int]:
+    marks = operation.marks(app.db)
+    return marks if weekly else {**marks, **dict.fromkeys(WEEKLY, now_ms)}
+
+
+def _tick(app: App, now_ms: int, speed: float) -> None:
+    row = operation.clock_row(app.db)
+    if row is None or row[0] != now_ms or wall_ms() - row[1] > 5000:
+        with app.db.write():
+            operation.write_clock(app.db, market_ms=now_ms, wall_ms=wall_ms(), speed=speed)
+
+
+def _run_one(app: App, due: Due, *, now_ms: int) -> bool:
+    """Run one piece of work and record it; False when it failed and must be tried again."""
+    started, begun = wall_ms(), time.perf_counter()
+    n, outcome, detail = 0, "ok", ""
+    try:
+        if due.job in PIPELINE:
+            # Candles may be fetched ahead up to now; decisions are taken as of the due minute.
+            at_ms = now_ms if due.job == "incremental_sync" else due.due_ms
+            n = _pipeline(app, due.job, at_ms)
+        elif due.job == DIGEST:
+            n = tell.queue_digest(app, now_ms=due.due_ms)
+        else:
+            n = run_weekly_step(app, due.job)
+    except TraderError as error:
+        outcome, detail = "error", str(error)
+        log.error("%s: %s", due.job, error)
+    except Exception as error:
+        outcome, detail = "error", f"{type(error).__name__}: {error}"
+        log.exception("%s failed", due.job)
+    with app.db.write():
+        operation.record_run(
+            app.db,
+            due.job,
+            due_ms=due.due_ms,
+            started_wall_ms=started,
+            took_ms=round((time.perf_counter() - begun) * 1000, 3),
+            outcome=outcome,
+            n=n,
+            detail=detail,
+        )
+        if outcome == "ok" or due.job not in PIPELINE:
+            operation.move_mark(app.db, due.job, done_ms=due.due_ms)
+    return outcome == "ok" or due.job not in PIPELINE
+
+
+def run_weekly_step(app: App, job: str) -> int:
+    """Run one weekly step in a child process, so that it cannot stall or bloat this one."""
+    step = job.removeprefix("auto_")
+    script = Path(__file__).resolve().parents[2] / "maintenance.py"
+    log.info("%s starts in a child process", job)
+    command = [sys.executable, str(script), step, "--config", str(app.config_path)]
+    done = subprocess.run(
+        [*command, "--log-level", "warning"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=WEEKLY_LIMIT_S,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise TraderError(said[-1] if said else f"{step} ended with code {done.returncode}")
+    app.reload_config()
+    return 1
+
+
+def run_once(app: App) -> int:
+    """One pass over whatever is due, its messages included."""
+    n_done = run_due(app)
+    deliver_waiting(app, sinks_of(app.config))
+    return n_done
+
+
+def run_stepped(app: App, *, stop: threading.Event) -> int:
+    """Run a replay from due instant to due instant until its data ends; returns pieces done."""
+    _, clock = app.market()
+    sinks, n_done, looked = sinks_of(app.config), 0, 0.0
+    while not clock.finished and not stop.is_set():
+        n_done += run_due(app, stop=stop)
+        if time.monotonic() - looked > 1.0:
+            deliver_waiting(app, sinks)
+            looked = time.monotonic()
+    deliver_waiting(app, sinks)
+    return n_done
+
+
+def deliver_waiting(app: App, sinks: Sinks) -> int:
+    """Send what waits in the outbox; returns how many messages were accepted."""
+    row = operation.clock_row(app.db)
+    market_ms = row[0] if row else wall_ms()
+    report = send_waiting(app.db, app.config, sinks, wall_ms=wall_ms(), market_ms=market_ms, n=200)
+    return report.n_sent
+
+
+def look(app: App, *, for_s: float, stop: threading.Event, weekly: bool) -> None:
+    """Keep running what is due for some wall seconds: in a fast replay minutes pass meanwhile."""
+    deadline = time.monotonic() + for_s
+    while not stop.is_set():
+        run_due(app, weekly=weekly, stop=stop)
+        _, clock = app.market()
+        wait = clock.wait_s(next_instant_ms(clock.now_ms()))
+        if time.monotonic() + wait >= deadline:
+            return
+        stop.wait(min(wait, 0.25))

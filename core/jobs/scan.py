@@ -1,0 +1,370 @@
+"""The scan: every closed bar once, its candidates scored, judged, delivered and stored."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core import features, signals
+from core.app import App
+from core.config import Config
+from core.delivery import Decision, deliver
+from core.domain import (
+    Candidate,
+    Candles,
+    Delivery,
+    Evidence,
+    Gate,
+    Origin,
+    Rejection,
+    Series,
+    Side,
+    Status,
+    Verdict,
+)
+from core.execution import new_states, order_of, state_to_json
+from core.jobs.judge import Judge
+from core.jobs.sync import frontier_ms
+from core.jobs.tell import queue_new_signals
+from core.store import candles as store
+from core.store import markets as market_store
+from core.store import signals as signal_store
+from core.store.db import Database
+from core.timeframe import DAY_MS, MINUTE_MS, floor_ms, higher_timeframes, tf_ms
+
+log = logging.getLogger("trader.scan")
+
+TRAILING_MS = 30 * DAY_MS  # what the guards and the paper quantile look back on
+
+
+@dataclass(slots=True)
+class ScanReport:
+    """What one scan did, for the log, `--json` and `--explain`."""
+
+    n_bars: int = 0
+    n_setups: int = 0
+    n_stored: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    gates: Counter[str] = field(default_factory=Counter)
+    deliveries: Counter[str] = field(default_factory=Counter)
+    waiting: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "bars": self.n_bars,
+            "setups": self.n_setups,
+            "refused": dict(self.refusals),
+            "gate": dict(self.gates),
+            "delivery": dict(self.deliveries),
+            "stored": self.n_stored,
+            "waiting": self.waiting,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The scan of one series: its result and the bar it reached."""
+
+    series: Series
+    result: signals.ScanResult
+    position_ms: int
+
+
+def leader_of(config: Config) -> str | None:
+    """Return the symbol whose moves lead the others: Bitcoin's, where it is listed."""
+    return next((symbol for symbol in config.symbols if symbol.startswith("BTC/")), None)
+
+
+def settled_ms(db: Database, config: Config, series: Series, now_ms: int) -> int:
+    """Return the instant up to which a series and its leader are settled."""
+    base = config.data.base_timeframe
+    instants = [now_ms, frontier_ms(db, Series(series.exchange, series.symbol, base))]
+    leader = leader_of(config)
+    if leader not in (None, series.symbol):
+        instants.append(frontier_ms(db, Series(series.exchange, str(leader), base)))
+    return min(instants)
+
+
+def lacks_history(db: Database, config: Config, series: Series) -> str:
+    """Return why a series cannot be scanned yet, or ''."""
+    base = store.series_row(db, Series(series.exchange, series.symbol, config.data.base_timeframe))
+    if base is None or not base.n_rows:
+        return "no candles; run: python download_data.py"
+    if base.rooted:
+        return ""
+    for timeframe in (series.timeframe, *higher_timeframes(series.timeframe)):
+        row = store.series_row(db, Series(series.exchange, series.symbol, timeframe))
+        n = row.n_rows if row else 0
+        if n < config.signals.lookback_candles:
+            return f"history: {n} of {config.signals.lookback_candles} bars of {timeframe}"
+    return ""
+
+
+def scan_input(
+    db: Database, config: Config, series: Series, *, n_bars: int, known_ms: int
+) -> signals.ScanInput:
+    """Read the windows that deciding the last `n_bars` bars of a series needs."""
+    lookback = config.signals.lookback_candles + n_bars
+
+    def bars(symbol: str, timeframe: str, n: int) -> Candles:
+        name = Series(series.exchange, symbol, timeframe)
+        return store.last_candles(db, name, n, known_at_ms=known_ms)
+
+    own = bars(series.symbol, series.timeframe, lookback)
+    first, second = higher_timeframes(series.timeframe)
+    base_tf = config.data.base_timeframe
+    n_base = signals.NOISE_BARS + n_bars * tf_ms(series.timeframe) // tf_ms(base_tf)
+    leader = leader_of(config)
+    start_ms = int(own.ts_ms[0]) if len(own) else known_ms
+    base_series = Series(series.exchange, series.symbol, base_tf)
+    return signals.ScanInput(
+        series=series,
+        bars=own,
+        higher=(bars(series.symbol, first, lookback), bars(series.symbol, second, lookback)),
+        base=bars(series.symbol, base_tf, n_base),
+        leader=bars(leader, series.timeframe, lookback)
+        if leader not in (None, series.symbol)
+        else None,
+        market=market_store.market_of(db, series.exchange, series.symbol),
+        missing_ms=store.missing_ms(db, base_series, start_ms=start_ms, end_ms=known_ms),
+    )
+
+
+def scan_series(app: App, series: Series, *, now_ms: int) -> Found | str:
+    """Scan the closed bars of one series that were not scanned yet; or say why it waits."""
+    db, config, step = app.db, app.config, tf_ms(series.timeframe)
+    known_ms = settled_ms(db, config, series, now_ms)
+    newest = floor_ms(known_ms, step) - step
+    position = _position(app, series, newest)
+    if newest <= position:
+        return ""
+    lack = lacks_history(db, config, series)
+    if lack:
+        return lack
+    n_bars = (newest - position) // step
+    data = scan_input(db, config, series, n_bars=n_bars, known_ms=newest + step)
+    result = signals.scan(data, config, first_ms=position + 1, last_ms=newest)
+    return Found(series, result, newest)
+
+
+def _position(app: App, series: Series, newest_ms: int) -> int:
+    """Return the last scanned bar; a new series starts before its newest closed one."""
+    position = signal_store.position_of(app.db, series, app.strategy)
+    if position is not None:
+        return position
+    older = app.db.value(
+        "SELECT max(position_ms) FROM scan_positions WHERE exchange = ? AND symbol = ?"
+        " AND timeframe = ?",
+        series,
+    )
+    return int(older) if older is not None else newest_ms - tf_ms(series.timeframe)
+
+
+def scan_all(
+    app: App,
+    *,
+    now_ms: int,
+    symbols: Sequence[str] = (),
+    timeframes: Sequence[str] = (),
+    dry_run: bool = False,
+) -> ScanReport:
+    """Scan what closed, store all candidates and queue their messages, in one transaction."""
+    report = ScanReport()
+    found: list[Found] = []
+    for symbol in symbols or app.config.symbols:
+        for timeframe in timeframes or app.config.timeframes:
+            series = Series(app.config.exchange.id, symbol, timeframe)
+            one = scan_series(app, series, now_ms=now_ms)
+            if isinstance(one, Found):
+                found.append(one)
+            elif one:
+                report.waiting[f"{symbol} {timeframe}"] = one
+    if found:
+        _store_found(app, found, report, now_ms=now_ms, dry_run=dry_run)
+    return report
+
+
+def _store_found(
+    app: App, found: Sequence[Found], report: ScanReport, *, now_ms: int, dry_run: bool
+) -> None:
+    candidates = [candidate for one in found for candidate in one.result.candidates]
+    candidates.sort(key=lambda candidate: candidate.decided_ms)
+    judge = Judge.of(app) if candidates else None
+    verdicts = judge.verdicts(candidates) if judge else []
+    with app.db.write():
+        signal_store.record_strategy(app.db, app.config, now_ms=now_ms)
+        delivered = _delivered(app, candidates, verdicts, now_ms=now_ms)
+        _count(report, found, verdicts, delivered)
+        if dry_run:
+            return
+        rows = [
+            candidate_row(app, candidate, verdict, how, origin=Origin.LIVE)
+            for candidate, verdict, how in zip(candidates, verdicts, delivered, strict=True)
+        ]
+        report.n_stored = store_rows(app, rows, candidates, now_ms=now_ms)
+        for one in found:
+            signal_store.move_position(
+                app.db, one.series, app.strategy, position_ms=one.position_ms
+            )
+            signal_store.count_funnel(
+                app.db, one.series, app.strategy, funnel_of(one.result, one.position_ms)
+            )
+
+
+def candidate_row(
+    app: App,
+    candidate: Candidate,
+    verdict: Verdict,
+    how: tuple[Delivery, str],
+    *,
+    origin: Origin,
+    scan_stride: int = 1,
+) -> dict[str, Any]:
+    """Return the row of a candidate that nobody has followed yet."""
+    states = new_states(order_of(candidate.plan, candidate.series.timeframe))
+    return signal_store.signal_row(
+        candidate,
+        verdict,
+        strategy=app.strategy,
+        origin=origin,
+        scan_stride=scan_stride,
+        delivery=how[0],
+        delivery_reason=how[1],
+        base_timeframe=app.config.data.base_timeframe,
+        exec_state=state_to_json(states),
+    )
+
+
+def store_rows(
+    app: App, rows: Sequence[dict[str, Any]], candidates: Sequence[Candidate], *, now_ms: int
+) -> int:
+    """Insert candidates with their features and the messages of those that are told."""
+    fresh = []
+    for row, candidate in zip(rows, candidates, strict=True):
+        number = signal_store.insert_signal(
+            app.db, row, candidate.features, version=features.VERSION
+        )
+        if number:
+            fresh.append({**row, "id": number})
+    queue_new_signals(app, [row for row in fresh if row["origin"] == "live"], now_ms=now_ms)
+    return len(fresh)
+
+
+def _delivered(
+    app: App, candidates: Sequence[Candidate], verdicts: Sequence[Verdict], *, now_ms: int
+) -> list[tuple[Delivery, str]]:
+    """Run the guards over the last 30 days' decisions and these new ones."""
+    if not candidates:
+        return []
+    end = max(candidate.decided_ms for candidate in candidates) + 1
+    past = past_decisions(app, start_ms=candidates[0].decided_ms - TRAILING_MS, end_ms=end)
+    new = [
+        decision_of(candidate, verdict, late=now_ms > candidate.plan.actionable_ms)
+        for candidate, verdict in zip(candidates, verdicts, strict=True)
+    ]
+    fresh = {decision.identity for decision in new}
+    past = [decision for decision in past if decision.identity not in fresh]
+    return run_guards(app.config, [*past, *new])[len(past) :]
+
+
+def run_guards(config: Config, decisions: Sequence[Decision]) -> list[tuple[Delivery, str]]:
+    """Return how each decision is delivered, under the settings."""
+    return deliver(
+        decisions,
+        guards=config.guards,
+        send=config.notify.telegram.send,
+        paper_per_day=config.notify.paper_per_day,
+        muted=not (config.notify.console or config.notify.telegram.enabled),
+    )
+
+
+def decision_of(candidate: Candidate, verdict: Verdict, *, late: bool = False) -> Decision:
+    """Return what the guards need to know of a new candidate."""
+    return Decision(
+        identity=(
+            *candidate.series,
+            candidate.setup.value,
+            candidate.plan.side.direction,
+            candidate.p0_ms,
+            candidate.p1_ms,
+        ),
+        symbol=candidate.series.symbol,
+        side=candidate.plan.side,
+        decided_ms=candidate.decided_ms,
+        gate=verdict.gate,
+        evidence=verdict.evidence,
+        ev_lo_pct=verdict.score.ev_lo_pct if verdict.score else None,
+        cost_r=candidate.plan.cost_r,
+        late=late,
+    )
+
+
+def past_decisions(app: App, *, start_ms: int, end_ms: int) -> list[Decision]:
+    """Return stored decisions of the present strategy, with their delivery and exit.
+
+    Those decided in [start, end), and every older one that was told to the owner.
+    """
+    rows = signal_store.told_before(app.db, strategy=app.strategy, end_ms=start_ms)
+    rows += signal_store.signals_between(
+        app.db, strategy=app.strategy, start_ms=start_ms, end_ms=end_ms
+    )
+    return [decision_of_row(row) for row in rows]
+
+
+def decision_of_row(row: dict[str, Any]) -> Decision:
+    """Return a stored decision as the guards see it."""
+    return Decision(
+        identity=tuple(row[name] for name in signal_store.IDENTITY[:-1]),
+        symbol=row["symbol"],
+        side=Side.of(row["direction"]),
+        decided_ms=row["decided_ms"],
+        gate=Gate(row["gate"]),
+        evidence=Evidence(row["evidence"]),
+        ev_lo_pct=row["ev_lo_pct"],
+        cost_r=row["cost_r"],
+        delivery=Delivery(row["delivery"]),
+        delivery_reason=row["delivery_reason"],
+        opened_ts_ms=row["opened_ts_ms"],
+        closed_ts_ms=row["closed_ts_ms"],
+        r_multiple=row["r_multiple"],
+        stopped=row["status"] == Status.SL.value,
+    )
+
+
+def _count(
+    report: ScanReport,
+    found: Sequence[Found],
+    verdicts: Iterable[Verdict],
+    delivered: Iterable[tuple[Delivery, str]],
+) -> None:
+    for one in found:
+        report.n_bars += one.result.n_bars
+        report.n_setups += one.result.n_setups
+        report.refusals.update(rejection.reason for rejection in one.result.rejections)
+    report.gates.update(f"{verdict.gate} {verdict.reason}".strip() for verdict in verdicts)
+    report.deliveries.update(f"{how} {why}".strip() for how, why in delivered)
+
+
+def funnel_of(result: signals.ScanResult, position_ms: int) -> list[tuple[int, str, int]]:
+    """Return a scan's counts as (instant, reason, n): bars, setups, and each refusal."""
+    counts: Counter[tuple[int, str]] = Counter()
+    counts[floor_ms(position_ms, MINUTE_MS), "bars"] += result.n_bars
+    seen: list[Candidate | Rejection] = [*result.candidates, *result.rejections]
+    for setup in seen:
+        counts[setup.ts_ms, "setups"] += 1
+        if isinstance(setup, Rejection):
+            counts[setup.ts_ms, setup.reason] += 1
+    return [(instant, reason, n) for (instant, reason), n in counts.items() if n]
+
+
+def feature_array(candidates: Sequence[Candidate]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the candidates' features, (n, n_features)."""
+    if not candidates:
+        return np.empty((0, len(features.NAMES)))
+    return np.vstack([candidate.features for candidate in candidates])

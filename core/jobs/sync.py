@@ -1,0 +1,238 @@
+"""Bringing candles in: the minute's sync, and the hole-by-hole bookkeeping around it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.app import App
+from core.domain import Candles, Ints, Series
+from core.errors import ExchangeError
+from core.exchange import Exchange
+from core.store import candles as store
+from core.store import markets as market_store
+from core.store.db import Database
+from core.timeframe import DAY_MS, MINUTE_MS, floor_ms, tf_ms
+
+log = logging.getLogger("trader.sync")
+
+SETTLE_MS = 10 * MINUTE_MS  # a hole not filled within this is taken as missing
+_QUIET_MS = 5 * MINUTE_MS  # the longest hole that may mean "nobody traded"
+_FIRST_SYNC_MS = 2 * DAY_MS  # what a first sync fetches; older history is download_data.py's
+
+
+def sync_all(app: App, *, now_ms: int) -> int:
+    """Fetch what closed since the last sync, for every symbol; returns the bars stored.
+
+    A symbol that fails is said and left for the next cycle; the others go on.
+    """
+    exchange, _ = app.market()
+    n_stored, failed = 0, []
+    for symbol in app.config.symbols:
+        series = Series(exchange.id, symbol, app.config.data.base_timeframe)
+        try:
+            n_stored += sync_series(app, exchange, series, now_ms=now_ms)
+        except ExchangeError as error:
+            failed.append(f"{symbol}: {error}")
+            log.warning("%s is left for the next cycle: %s", symbol, error)
+    if failed and len(failed) == len(app.config.symbols):
+        raise ExchangeError(failed[0])
+    return n_stored
+
+
+def sync_series(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> int:
+    """Fetch the final bars of one series up to now, overlap included, page by page."""
+    step = tf_ms(series.timeframe)
+    known = store.checkpoint_of(app.db, series)
+    horizon = floor_ms(now_ms, step)
+    if known is None:
+        known = floor_ms(max(_history_start(app), now_ms - _FIRST_SYNC_MS), step)
+    start = known - app.config.incremental.overlap_candles * step
+    n_stored = 0
+    while start < horizon:
+        page = min(
+            exchange.page_bars(series.timeframe, start_ms=start, now_ms=now_ms),
+            app.config.incremental.batch_limit,
+        )
+        end = min(start + page * step, horizon)
+        bars = fetch_final(exchange, series, start_ms=start, end_ms=end, now_ms=now_ms)
+        n_stored += store_page(app, series, bars, known_ms=known, end_ms=end, now_ms=now_ms)
+        start = end
+    settle_gaps(app, exchange, series, now_ms=now_ms)
+    return n_stored
+
+
+def _history_start(app: App) -> int:
+    day = app.config.backfill.start_date
+    return (day.toordinal() - 719_163) * DAY_MS  # 719163 is 1970-01-01 as a proleptic ordinal
+
+
+def fetch_final(
+    exchange: Exchange, series: Series, *, start_ms: int, end_ms: int, now_ms: int
+) -> Candles:
+    """Return the bars of a window that are final by the exchange's clock."""
+    bars = exchange.candles(series.symbol, series.timeframe, start_ms=start_ms, end_ms=end_ms)
+    return bars[: bars.closed_by(now_ms)]
+
+
+def store_page(
+    app: App, series: Series, bars: Candles, *, known_ms: int, end_ms: int, now_ms: int
+) -> int:
+    """Store one page with its checkpoint and holes in one transaction; returns new bars.
+
+    The checkpoint moves to the page's end only where a later bar, or ten minutes, confirm that
+    nothing is still to come; what is missing before it is written down as unknown.
+    """
+    step = tf_ms(series.timeframe)
+    last_end = int(bars.ts_ms[-1]) + step if len(bars) else known_ms
+    confirmed = max(last_end, min(end_ms, floor_ms(now_ms - SETTLE_MS, step)))
+    with app.db.write():
+        before = store.series_row(app.db, series)
+        revised = store.upsert_candles(app.db, series, bars)
+        _after_revision(app, series, revised, now_ms=now_ms)
+        if confirmed > known_ms:
+            holes = store.holes_in(bars, start_ms=known_ms, end_ms=confirmed)
+            store.record_gaps(app.db, series, holes, state="unknown", now_ms=now_ms)
+            store.move_checkpoint(app.db, series, next_ms=confirmed, now_ms=now_ms)
+        after = store.series_row(app.db, series)
+    return (after.n_rows if after else 0) - (before.n_rows if before else 0)
+
+
+def _after_revision(app: App, series: Series, revised: Ints, *, now_ms: int) -> None:
+    """Rebuild what was made from revised bars, and mark the signals that had used them."""
+    if not len(revised):
+        return
+    first = int(revised[0])
+    reach_ms = app.config.data.resample.lookback_minutes * MINUTE_MS
+    rebuild(app, series, from_ms=max(first, now_ms - reach_ms))
+    app.db.run(
+        "UPDATE signals SET data_revised = 1 WHERE exchange = ? AND symbol = ?"
+        " AND p0_ms <= ? AND coalesce(closed_ts_ms, ?) > ?",
+        (series.exchange, series.symbol, int(revised[-1]), now_ms, first),
+    )
+
+
+def settle_gaps(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> None:
+    """Read unknown holes again; what stays empty becomes `no_trades` or `missing`."""
+    for gap in store.gaps(app.db, series, state="unknown"):
+        page = exchange.page_bars(series.timeframe, start_ms=gap.start_ms, now_ms=now_ms)
+        end = min(gap.end_ms, gap.start_ms + page * tf_ms(series.timeframe))
+        bars = fetch_final(exchange, series, start_ms=gap.start_ms, end_ms=end, now_ms=now_ms)
+        with app.db.write():
+            if len(bars):
+                store.delete_gap(app.db, series, gap.start_ms)
+                store.upsert_candles(app.db, series, bars)
+                holes = store.holes_in(bars, start_ms=gap.start_ms, end_ms=gap.end_ms)
+                store.record_gaps(app.db, series, holes, state="unknown", now_ms=gap.seen_ms)
+                rebuild(app, series, from_ms=gap.start_ms)
+                continue
+            store.record_gaps(
+                app.db, series, [(gap.start_ms, gap.end_ms)], state="unknown", now_ms=now_ms
+            )
+            state = _settled_state(app.db, series, gap, now_ms=now_ms)
+            if state is not None:
+                store.set_gap_state(app.db, series, gap.start_ms, state=state)
+
+
+def _settled_state(db: Database, series: Series, gap: store.Gap, *, now_ms: int) -> str | None:
+    short = gap.end_ms - gap.start_ms <= _QUIET_MS
+    if short and gap.n_reads + 1 >= 3 and _others_traded(db, series, gap):
+        return "no_trades"
+    return "missing" if now_ms - gap.end_ms >= SETTLE_MS else None
+
+
+def _others_traded(db: Database, series: Series, gap: store.Gap) -> bool:
+    others = [
+        row.series
+        for row in store.series_rows(db)
+        if row.series.exchange == series.exchange
+        and row.series.timeframe == series.timeframe
+        and row.series.symbol != series.symbol
+    ]
+    return any(
+        len(store.read_candles(db, other, start_ms=gap.start_ms, end_ms=gap.end_ms))
+        for other in others
+    )
+
+
+def frontier_ms(db: Database, series: Series) -> int:
+    """Return the instant up to which a base series is settled: known, or known to be missing."""
+    asked = store.checkpoint_of(db, series) or 0
+    unknown = store.gaps(db, series, state="unknown")
+    return min([asked, *(gap.start_ms for gap in unknown)])
+
+
+def derived_timeframes(app: App, base: str) -> list[str]:
+    """Return the timeframes made from a base, finest first: those listed, and those needed."""
+    from core.timeframe import higher_timeframes, is_derivable
+
+    wanted = {*app.config.data.derived_timeframes, *app.config.timeframes}
+    for timeframe in app.config.timeframes:
+        wanted.update(higher_timeframes(timeframe))
+    return sorted((t for t in wanted if is_derivable(t, base)), key=tf_ms)
+
+
+def _source_of(timeframe: str, made: Sequence[str], base: str) -> str:
+    """Return the coarsest series a timeframe can be chained from."""
+    from core.timeframe import is_derivable
+
+    return max((t for t in (base, *made) if is_derivable(timeframe, t)), key=tf_ms)
+
+
+def resample_symbol(db: Database, base: Series, timeframes: Sequence[str], *, until_ms: int) -> int:
+    """Build the derived bars of one symbol that close by an instant, chained fine to coarse."""
+    n_made = 0
+    for i, timeframe in enumerate(timeframes):
+        source = _source_of(timeframe, timeframes[:i], base.timeframe)
+        part = Series(base.exchange, base.symbol, source)
+        n_made += store.resample_series(db, part, timeframe, until_ms=until_ms)
+    return n_made
+
+
+def rebuild(app: App, base: Series, *, from_ms: int) -> None:
+    """Make the derived bars anew from an instant on, as far as they were made."""
+    timeframes = derived_timeframes(app, base.timeframe)
+    for i, timeframe in enumerate(timeframes):
+        source = Series(
+            base.exchange,
+            base.symbol,
+            _source_of(timeframe, timeframes[:i], base.timeframe),
+        )
+        made = store.series_row(app.db, Series(base.exchange, base.symbol, timeframe))
+        if made is not None and made.derived_to_ms is not None:
+            store.resample_series(
+                app.db, source, timeframe, until_ms=made.derived_to_ms, from_ms=from_ms
+            )
+
+
+def resample_all(app: App, *, now_ms: int) -> int:
+    """Build the derived bars that closed by now, for every symbol whose minutes are settled."""
+    exchange, _ = app.market()
+    base = app.config.data.base_timeframe
+    timeframes = derived_timeframes(app, base)
+    n_made = 0
+    for symbol in app.config.symbols:
+        series = Series(exchange.id, symbol, base)
+        until = min(now_ms, frontier_ms(app.db, series))
+        n_made += resample_symbol(app.db, series, timeframes, until_ms=until)
+    return n_made
+
+
+def refresh_markets(app: App, *, now_ms: int) -> None:
+    """Store the exchange's market records of the configured symbols."""
+    exchange, _ = app.market()
+    found = exchange.markets(app.config.symbols)
+    for symbol in app.config.symbols:
+        if symbol not in found:
+            log.warning("%s does not list %s; check `symbols` in the config", exchange.id, symbol)
+    with app.db.write():
+        market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+
+
+def bars_missing(bars: Candles, start_ms: int, end_ms: int) -> int:
+    """Return how many bars of a window are absent."""
+    step = tf_ms(bars.timeframe)
+    inside = np.count_nonzero((bars.ts_ms >= start_ms) & (bars.ts_ms < end_ms))
+    return (end_ms - start_ms) // step - int(inside)

@@ -1,0 +1,96 @@
+"""XGBoost, and nothing of it but fitting, predicting, saving and loading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from core.domain import Bools, Floats
+from core.errors import ModelError
+from core.ml.calibrators import logit
+
+# Depth 2 with few rounds keeps what little there is; deeper trees only fitted noise.
+PARAMETER_SETS: tuple[Mapping[str, float | int], ...] = (
+    {"max_depth": 2, "rounds": 120, "eta": 0.04, "min_child_weight": 60, "lambda": 20.0},
+    {"max_depth": 2, "rounds": 60, "eta": 0.04, "min_child_weight": 30, "lambda": 40.0},
+    {"max_depth": 3, "rounds": 100, "eta": 0.04, "min_child_weight": 40, "lambda": 20.0},
+    {"max_depth": 1, "rounds": 150, "eta": 0.05, "min_child_weight": 30, "lambda": 10.0},
+)
+
+
+def fit(
+    features: Floats,
+    won: Bools,
+    *,
+    weight: Floats,
+    p_mart: Floats,
+    params: Mapping[str, float | int],
+    seed: int,
+) -> Any:
+    """Return a booster that starts from the martingale's probability. Shapes (n, f), (n,).
+
+    Weights are scaled to mean 1. One thread, so that the same rows give the same bytes.
+    """
+    import xgboost
+
+    settings = {name: value for name, value in params.items() if name != "rounds"}
+    data = xgboost.DMatrix(
+        features,
+        label=won.astype(np.float64),
+        weight=weight / weight.mean(),
+        base_margin=logit(p_mart),
+        nthread=1,
+    )
+    return xgboost.train(
+        {
+            **settings,
+            "objective": "binary:logistic",
+            "tree_method": "hist",
+            "nthread": 1,
+            "seed": seed,
+            "subsample": 0.7,
+            "colsample_bytree": 0.7,
+            "base_score": 0.5,
+            "verbosity": 0,
+        },
+        data,
+        num_boost_round=int(params["rounds"]),
+    )
+
+
+def predict(booster: Any, features: Floats, p_mart: Floats) -> Floats:
+    """Return raw win probabilities, shape (n,); NaN features go the way the trees learnt."""
+    import xgboost
+
+    if not len(features):
+        return np.empty(0)
+    data = xgboost.DMatrix(features, base_margin=logit(p_mart), nthread=1)
+    return np.asarray(booster.predict(data), dtype=np.float64)
+
+
+def as_bytes(booster: Any) -> bytes:
+    """Return the model in XGBoost's own binary JSON."""
+    return bytes(booster.save_raw("ubj"))
+
+
+def of_bytes(raw: bytes) -> Any:
+    """Return the model of stored bytes. Raises ModelError when XGBoost cannot read them."""
+    import xgboost
+
+    try:
+        booster = xgboost.Booster({"nthread": 1})
+        booster.load_model(bytearray(raw))
+    except xgboost.core.XGBoostError as error:
+        raise ModelError(
+            "model.ubj cannot be read by this XGBoost;", remedy="run: python train_meta.py"
+        ) from error
+    return booster
+
+
+def library_version() -> str:
+    """Return XGBoost's version."""
+    import xgboost
+
+    return str(xgboost.__version__)

@@ -1,0 +1,181 @@
+"""The database's shape: every table, every migration, in order and safe to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+KEY_SHIFT = 26  # an ohlcv key is series id << 26 | minutes since the epoch (enough until 2097)
+MINUTE_MASK = (1 << KEY_SHIFT) - 1
+
+_CANDLES = f"""
+CREATE TABLE IF NOT EXISTS series (
+  id INTEGER PRIMARY KEY,
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL,
+  n_rows INTEGER NOT NULL DEFAULT 0,          -- kept by the store at each write
+  first_ms INTEGER, last_ms INTEGER,          -- opens of the first and last stored bar
+  n_revised INTEGER NOT NULL DEFAULT 0,       -- bars the exchange changed after we had stored them
+  derived_to_ms INTEGER,                      -- derived series: source bars before this are built
+  rooted INTEGER NOT NULL DEFAULT 0,          -- 1: no older bar exists, or none is wanted
+  UNIQUE (exchange, symbol, timeframe)
+);
+CREATE TABLE IF NOT EXISTS ohlcv (
+  key INTEGER PRIMARY KEY,
+  open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL,
+  volume REAL NOT NULL
+);
+CREATE VIEW IF NOT EXISTS candles AS
+  SELECT s.exchange, s.symbol, s.timeframe, (o.key & {MINUTE_MASK}) * 60000 AS ts_ms,
+         o.open, o.high, o.low, o.close, o.volume
+  FROM series s CROSS JOIN ohlcv o
+    ON o.key BETWEEN (s.id << {KEY_SHIFT}) AND (s.id << {KEY_SHIFT}) + {MINUTE_MASK};
+CREATE TABLE IF NOT EXISTS sync_checkpoint (
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL,
+  next_ms INTEGER NOT NULL,                   -- every final bar before this was asked for
+  updated_ms INTEGER NOT NULL,
+  PRIMARY KEY (exchange, symbol, timeframe)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gaps (
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL,
+  start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL,     -- missing bars open in [start, end)
+  state TEXT NOT NULL CHECK (state IN ('unknown', 'no_trades', 'missing')),
+  n_reads INTEGER NOT NULL DEFAULT 1, seen_ms INTEGER NOT NULL,
+  PRIMARY KEY (exchange, symbol, timeframe, start_ms)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sources (
+  id INTEGER PRIMARY KEY,
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL,
+  kind TEXT NOT NULL, name TEXT NOT NULL,
+  first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, n_rows INTEGER NOT NULL,
+  UNIQUE (exchange, symbol, timeframe, kind, name)
+);
+CREATE TABLE IF NOT EXISTS markets (
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, record TEXT NOT NULL, updated_ms INTEGER NOT NULL,
+  PRIMARY KEY (exchange, symbol)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS funding (
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, ts_ms INTEGER NOT NULL, rate_frac REAL NOT NULL,
+  PRIMARY KEY (exchange, symbol, ts_ms)
+) WITHOUT ROWID;
+"""
+
+_SIGNALS = """
+CREATE TABLE IF NOT EXISTS strategies (
+  strategy_id TEXT PRIMARY KEY, settings TEXT NOT NULL, seen_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scan_positions (
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL, strategy_id TEXT NOT NULL,
+  position_ms INTEGER NOT NULL,               -- open of the last bar that was scanned
+  PRIMARY KEY (exchange, symbol, timeframe, strategy_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS signals (
+  id INTEGER PRIMARY KEY,
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL, setup TEXT NOT NULL,
+  direction TEXT NOT NULL CHECK (direction IN ('long', 'short')),
+  p0_ms INTEGER NOT NULL, p1_ms INTEGER NOT NULL, strategy_id TEXT NOT NULL,
+  scan_stride INTEGER NOT NULL DEFAULT 1,
+  origin TEXT NOT NULL CHECK (origin IN ('live', 'retro')),
+  ts_ms INTEGER NOT NULL, decided_ms INTEGER NOT NULL, actionable_ms INTEGER NOT NULL,
+  entry REAL NOT NULL, sl REAL NOT NULL, tp1 REAL NOT NULL, tp2 REAL NOT NULL, atr REAL NOT NULL,
+  leverage REAL NOT NULL, risk_pct REAL NOT NULL, position_notional REAL NOT NULL,
+  liquidation REAL NOT NULL, cost_r REAL NOT NULL, valid_until_ms INTEGER NOT NULL,
+  rationale TEXT NOT NULL, regime TEXT NOT NULL,
+  ml_p_raw REAL, ml_p REAL, p_mart REAL NOT NULL,
+  ev_pct REAL, ev_lo_pct REAL, ev_r REAL, ev_lo_r REAL, ml_model TEXT,
+  gate TEXT NOT NULL, gate_reason TEXT NOT NULL, evidence TEXT NOT NULL,
+  delivery TEXT NOT NULL, delivery_reason TEXT NOT NULL,
+  status TEXT NOT NULL, opened_ts_ms INTEGER, closed_ts_ms INTEGER,
+  exit_price REAL, exit_reason TEXT, tp1_hit INTEGER NOT NULL DEFAULT 0, tp1_ts_ms INTEGER,
+  pnl_pct REAL, pnl_usd REAL, r_multiple REAL, gross_r REAL,
+  ambiguous INTEGER NOT NULL DEFAULT 0, data_revised INTEGER NOT NULL DEFAULT 0,
+  base_timeframe TEXT NOT NULL, stop_now REAL,
+  exec_state TEXT NOT NULL,                   -- the execution's state, exact, as JSON
+  UNIQUE (exchange, symbol, timeframe, setup, direction, p0_ms, p1_ms, strategy_id)
+);
+CREATE INDEX IF NOT EXISTS signals_followed ON signals (exchange, symbol)
+  WHERE status IN ('PENDING', 'OPEN');
+CREATE INDEX IF NOT EXISTS signals_decided ON signals (strategy_id, decided_ms);
+CREATE INDEX IF NOT EXISTS signals_closed ON signals (closed_ts_ms) WHERE closed_ts_ms IS NOT NULL;
+CREATE TABLE IF NOT EXISTS features (
+  signal_id INTEGER PRIMARY KEY REFERENCES signals (id),
+  version INTEGER NOT NULL, vector BLOB NOT NULL             -- little-endian float64
+);
+CREATE TABLE IF NOT EXISTS funnel (
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL, strategy_id TEXT NOT NULL,
+  day_ms INTEGER NOT NULL, reason TEXT NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (exchange, symbol, timeframe, strategy_id, day_ms, reason)
+) WITHOUT ROWID;
+"""
+
+_MODELS = """
+CREATE TABLE IF NOT EXISTS bundles (
+  id TEXT PRIMARY KEY, strategy_id TEXT NOT NULL, parent TEXT,
+  state TEXT NOT NULL CHECK (state IN ('draft', 'champion', 'retired', 'kept_out')),
+  reason TEXT NOT NULL DEFAULT '', created_ms INTEGER NOT NULL, promoted_ms INTEGER,
+  data_until_ms INTEGER NOT NULL, metrics TEXT NOT NULL DEFAULT '{}'
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scores (
+  signal_id INTEGER NOT NULL REFERENCES signals (id), bundle TEXT NOT NULL,
+  fold_cutoff_ms INTEGER NOT NULL,            -- the scoring fold's data ended before this
+  p_raw REAL NOT NULL, p REAL, ev_pct REAL, ev_lo_pct REAL, ev_r REAL, ev_lo_r REAL,
+  PRIMARY KEY (bundle, signal_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS trials (
+  id INTEGER PRIMARY KEY, bundle TEXT NOT NULL, params TEXT NOT NULL, metrics TEXT NOT NULL,
+  created_ms INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tunings (
+  id INTEGER PRIMARY KEY, bundle TEXT NOT NULL, cell TEXT NOT NULL, mode TEXT NOT NULL,
+  threshold REAL, n INTEGER NOT NULL, n_eff REAL NOT NULL, certified INTEGER NOT NULL,
+  detail TEXT NOT NULL, created_ms INTEGER NOT NULL
+);
+"""
+
+_OPERATION = """
+CREATE TABLE IF NOT EXISTS outbox (
+  id INTEGER PRIMARY KEY,
+  dedupe_key TEXT NOT NULL, channel TEXT NOT NULL, kind TEXT NOT NULL,
+  signal_id INTEGER REFERENCES signals (id),
+  text TEXT NOT NULL, silent INTEGER NOT NULL DEFAULT 0, created_ms INTEGER NOT NULL,
+  expires_ms INTEGER,                         -- after this the message is history, not a call
+  state TEXT NOT NULL DEFAULT 'pending'
+    CHECK (state IN ('pending', 'sending', 'sent', 'ambiguous', 'dead')),
+  attempts INTEGER NOT NULL DEFAULT 0, next_wall_ms INTEGER NOT NULL DEFAULT 0,
+  last_error TEXT, sent_id TEXT, sent_wall_ms INTEGER,
+  UNIQUE (dedupe_key, channel)
+);
+CREATE INDEX IF NOT EXISTS outbox_waiting ON outbox (channel, id)
+  WHERE state IN ('pending', 'sending', 'ambiguous');
+CREATE TABLE IF NOT EXISTS job_marks (
+  job TEXT PRIMARY KEY, done_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS job_runs (
+  id INTEGER PRIMARY KEY, job TEXT NOT NULL, due_ms INTEGER NOT NULL,
+  started_wall_ms INTEGER NOT NULL, took_ms REAL NOT NULL,
+  outcome TEXT NOT NULL CHECK (outcome IN ('ok', 'error', 'missed', 'overrun')),
+  n INTEGER NOT NULL DEFAULT 0, detail TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS job_runs_by_job ON job_runs (job, id);
+CREATE TABLE IF NOT EXISTS clock (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  market_ms INTEGER NOT NULL, wall_ms INTEGER NOT NULL, speed REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS labels (
+  name TEXT PRIMARY KEY, value TEXT NOT NULL  -- what every page and message is headed with, etc.
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_CANDLES + _SIGNALS + _MODELS + _OPERATION,)
+VERSION = len(MIGRATIONS)
+
+
+def migrate(execute: Callable[[str], Any], *, version: int) -> int:
+    """Bring a database from `version` to VERSION inside the caller's transaction.
+
+    Every statement may be repeated; `user_version` moves with the statements it stands for.
+    Returns the number of steps taken.
+    """
+    for step in range(version, VERSION):
+        execute(MIGRATIONS[step])
+        execute(f"PRAGMA user_version = {step + 1}")
+    return VERSION - version

@@ -1,0 +1,371 @@
+"""Candles in the database: series, upserts with revisions, windows, gaps and derived bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from core.domain import Candles, Ints, Series
+from core.resample import resample
+from core.schema import KEY_SHIFT, MINUTE_MASK
+from core.store.db import Database
+from core.timeframe import MINUTE_MS, floor_ms, tf_ms
+
+_UPSERT = """
+INSERT INTO ohlcv (key, open, high, low, close, volume) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET open = excluded.open, high = excluded.high, low = excluded.low,
+  close = excluded.close, volume = excluded.volume
+WHERE (open, high, low, close, volume)
+  IS NOT (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume)
+"""
+_CHUNK = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesRow:
+    """What is known of one stored series; `first_ms` and `last_ms` are None while it is empty."""
+
+    id: int
+    series: Series
+    n_rows: int
+    first_ms: int | None
+    last_ms: int | None
+    n_revised: int
+    derived_to_ms: int | None
+    rooted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A run of missing bars: their opens lie in [start_ms, end_ms)."""
+
+    start_ms: int
+    end_ms: int
+    state: str
+    n_reads: int
+    seen_ms: int
+
+
+_COLUMNS = (
+    "id, exchange, symbol, timeframe, n_rows, first_ms, last_ms, n_revised, derived_to_ms, rooted"
+)
+
+
+def _series_row(row: tuple[Any, ...]) -> SeriesRow:
+    return SeriesRow(
+        id=row[0],
+        series=Series(row[1], row[2], row[3]),
+        n_rows=row[4],
+        first_ms=row[5],
+        last_ms=row[6],
+        n_revised=row[7],
+        derived_to_ms=row[8],
+        rooted=bool(row[9]),
+    )
+
+
+def series_rows(db: Database) -> list[SeriesRow]:
+    """Return every stored series."""
+    found = db.rows(f"SELECT {_COLUMNS} FROM series ORDER BY exchange, symbol, id")
+    return [_series_row(row) for row in found]
+
+
+def series_row(db: Database, series: Series) -> SeriesRow | None:
+    """Return one series, or None where nothing is stored under that name."""
+    found = db.rows(
+        f"SELECT {_COLUMNS} FROM series WHERE exchange = ? AND symbol = ? AND timeframe = ?",
+        series,
+    )
+    return _series_row(found[0]) if found else None
+
+
+def set_rooted(db: Database, series: Series) -> None:
+    """Say that a series reaches back as far as there is, or as is wanted."""
+    db.run("UPDATE series SET rooted = 1 WHERE id = ?", (_series_id(db, series),))
+
+
+def _series_id(db: Database, series: Series) -> int:
+    row = series_row(db, series)
+    if row is not None:
+        return row.id
+    db.run("INSERT INTO series (exchange, symbol, timeframe) VALUES (?, ?, ?)", series)
+    return db.last_id()
+
+
+def _keys(number: int, ts_ms: Ints) -> Ints:
+    keys: Ints = (number << KEY_SHIFT) + ts_ms // MINUTE_MS
+    return keys
+
+
+def upsert_candles(db: Database, series: Series, bars: Candles) -> Ints:
+    """Store bars and return the opens of those already there with other values (revisions).
+
+    Call it inside `db.write()` together with what must be true at the same instant.
+    """
+    if not len(bars):
+        return np.empty(0, np.int64)
+    with db.write():
+        number = _series_id(db, series)
+        before = db.value(
+            "SELECT count(*) FROM ohlcv WHERE key BETWEEN ? AND ?",
+            (
+                int(_keys(number, bars.ts_ms[:1])[0]),
+                int(_keys(number, bars.ts_ms[-1:])[0]),
+            ),
+        )
+        revised = _revisions(db, number, bars) if before else np.empty(0, np.int64)
+        n_known = _n_known(db, number, bars) if before else 0
+        columns = (_keys(number, bars.ts_ms), *bars.columns()[1:])
+        db.run_many(_UPSERT, zip(*(column.tolist() for column in columns), strict=True))
+        db.run(
+            "UPDATE series SET n_rows = n_rows + ?1, n_revised = n_revised + ?2,"
+            " first_ms = min(coalesce(first_ms, ?3), ?3),"
+            " last_ms = max(coalesce(last_ms, ?4), ?4) WHERE id = ?5",
+            (
+                len(bars) - n_known,
+                len(revised),
+                int(bars.ts_ms[0]),
+                int(bars.ts_ms[-1]),
+                number,
+            ),
+        )
+    return revised
+
+
+def _stored(db: Database, number: int, bars: Candles) -> Candles:
+    return _read(
+        db,
+        number,
+        bars.timeframe,
+        start_ms=int(bars.ts_ms[0]),
+        end_ms=int(bars.ts_ms[-1]) + MINUTE_MS,
+    )
+
+
+def _n_known(db: Database, number: int, bars: Candles) -> int:
+    return len(np.intersect1d(_stored(db, number, bars).ts_ms, bars.ts_ms, assume_unique=True))
+
+
+def _revisions(db: Database, number: int, bars: Candles) -> Ints:
+    stored = _stored(db, number, bars)
+    _, ours, theirs = np.intersect1d(
+        stored.ts_ms, bars.ts_ms, assume_unique=True, return_indices=True
+    )
+    changed = np.zeros(len(ours), np.bool_)
+    for old, new in zip(stored.columns()[1:], bars.columns()[1:], strict=True):
+        changed |= old[ours] != new[theirs]
+    return stored.ts_ms[ours][changed]
+
+
+def _read(db: Database, number: int, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
+    first = (number << KEY_SHIFT) + max(0, -(-start_ms // MINUTE_MS))
+    last = (number << KEY_SHIFT) + min(MINUTE_MASK, (end_ms - 1) // MINUTE_MS)
+    found = db.stream(
+        f"SELECT (key & {MINUTE_MASK}) * {MINUTE_MS}, open, high, low, close, volume"
+        " FROM ohlcv WHERE key BETWEEN ? AND ? ORDER BY key",
+        (first, last),
+    )
+    flat = np.fromiter(chain.from_iterable(found), np.float64)
+    return Candles.of_matrix(timeframe, flat.reshape(-1, 6))
+
+
+def read_candles(db: Database, series: Series, *, start_ms: int = 0, end_ms: int) -> Candles:
+    """Return the stored bars that open in [start_ms, end_ms)."""
+    row = series_row(db, series)
+    if row is None or end_ms <= start_ms:
+        return Candles.empty(series.timeframe)
+    return _read(db, row.id, series.timeframe, start_ms=start_ms, end_ms=end_ms)
+
+
+def last_candles(db: Database, series: Series, n: int, *, known_at_ms: int) -> Candles:
+    """Return the newest `n` bars that are closed at an instant."""
+    row = series_row(db, series)
+    if row is None:
+        return Candles.empty(series.timeframe)
+    last_open = known_at_ms - tf_ms(series.timeframe)
+    found = db.rows(
+        f"SELECT (key & {MINUTE_MASK}) * {MINUTE_MS}, open, high, low, close, volume FROM ohlcv"
+        " WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT ?",
+        (row.id << KEY_SHIFT, (row.id << KEY_SHIFT) + last_open // MINUTE_MS, n),
+    )
+    if not found:
+        return Candles.empty(series.timeframe)
+    return Candles.of_matrix(series.timeframe, np.array(found[::-1], np.float64))
+
+
+def base_timeframe_of(db: Database, exchange: str, symbol: str) -> str | None:
+    """Return the finest timeframe stored of a symbol: the one execution walks."""
+    found = db.rows(
+        "SELECT timeframe FROM series WHERE exchange = ? AND symbol = ? AND n_rows > 0",
+        (exchange, symbol),
+    )
+    return min((row[0] for row in found), key=tf_ms, default=None)
+
+
+def checkpoint_of(db: Database, series: Series) -> int | None:
+    """Return the instant before which every final bar was asked for, or None."""
+    found = db.value(
+        "SELECT next_ms FROM sync_checkpoint WHERE exchange = ? AND symbol = ? AND timeframe = ?",
+        series,
+    )
+    return None if found is None else int(found)
+
+
+def move_checkpoint(db: Database, series: Series, *, next_ms: int, now_ms: int) -> None:
+    """Move a checkpoint forward; it never moves back."""
+    db.run(
+        "INSERT INTO sync_checkpoint VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET next_ms = max(next_ms, excluded.next_ms),"
+        " updated_ms = excluded.updated_ms",
+        (*series, next_ms, now_ms),
+    )
+
+
+def holes_in(bars: Candles, *, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+    """Return the runs [start, end) of grid points in [start_ms, end_ms) where no bar opens."""
+    step = tf_ms(bars.timeframe)
+    inside = bars.ts_ms[(bars.ts_ms >= start_ms) & (bars.ts_ms < end_ms)]
+    edges = np.concatenate(([start_ms - step], inside, [end_ms])).astype(np.int64)
+    wide = np.flatnonzero(np.diff(edges) > step)
+    return [(int(edges[i]) + step, int(edges[i + 1])) for i in wide]
+
+
+def record_gaps(
+    db: Database,
+    series: Series,
+    holes: Iterable[tuple[int, int]],
+    *,
+    state: str,
+    now_ms: int,
+) -> None:
+    """Write down missing bars; a hole seen again counts one more read."""
+    db.run_many(
+        "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, 1, ?) ON CONFLICT DO UPDATE SET"
+        " end_ms = max(end_ms, excluded.end_ms), n_reads = n_reads + 1",
+        [(*series, start, end, state, now_ms) for start, end in holes],
+    )
+
+
+def set_gap_state(db: Database, series: Series, start_ms: int, *, state: str) -> None:
+    """Settle one gap."""
+    db.run(
+        "UPDATE gaps SET state = ? WHERE exchange = ? AND symbol = ? AND timeframe = ?"
+        " AND start_ms = ?",
+        (state, *series, start_ms),
+    )
+
+
+def delete_gap(db: Database, series: Series, start_ms: int) -> None:
+    """Forget a gap that is no longer one."""
+    db.run(
+        "DELETE FROM gaps WHERE exchange = ? AND symbol = ? AND timeframe = ? AND start_ms = ?",
+        (*series, start_ms),
+    )
+
+
+def gaps(db: Database, series: Series, *, state: str | None = None) -> list[Gap]:
+    """Return the gaps of a series in time order, perhaps only those of one state."""
+    found = db.rows(
+        "SELECT start_ms, end_ms, state, n_reads, seen_ms FROM gaps WHERE exchange = ?"
+        " AND symbol = ? AND timeframe = ? AND (?4 IS NULL OR state = ?4) ORDER BY start_ms",
+        (*series, state),
+    )
+    return [
+        Gap(start_ms=row[0], end_ms=row[1], state=row[2], n_reads=row[3], seen_ms=row[4])
+        for row in found
+    ]
+
+
+def missing_ms(db: Database, series: Series, *, start_ms: int, end_ms: int) -> Ints:
+    """Return the opens of the bars that are missing, `no_trades` excepted, in [start, end)."""
+    step = tf_ms(series.timeframe)
+    runs = [
+        np.arange(max(gap.start_ms, start_ms), min(gap.end_ms, end_ms), step, dtype=np.int64)
+        for gap in gaps(db, series)
+        if gap.state != "no_trades"
+    ]
+    return np.concatenate(runs) if runs else np.empty(0, np.int64)
+
+
+def resample_series(
+    db: Database,
+    source: Series,
+    timeframe: str,
+    *,
+    until_ms: int,
+    from_ms: int | None = None,
+) -> int:
+    """Build the derived bars that close by `until_ms`, from where the last call ended.
+
+    `from_ms` goes back further (after a revision). Bars of an import are never replaced by
+    derived ones where the source has a hole. Returns the number of bars written.
+    """
+    step = tf_ms(timeframe)
+    target = Series(source.exchange, source.symbol, timeframe)
+    origin, made = series_row(db, source), series_row(db, target)
+    if origin is None or origin.first_ms is None:
+        return 0
+    start = floor_ms(origin.first_ms, step)
+    if made is not None and made.derived_to_ms is not None:
+        start = made.derived_to_ms
+    if from_ms is not None:
+        start = min(start, floor_ms(from_ms, step))
+    end = floor_ms(until_ms, step)
+    if end <= start:
+        return 0
+    n_written = 0
+    with db.write():
+        span = step * max(1, _CHUNK * tf_ms(source.timeframe) // step)
+        for low in range(start, end, span):
+            part = read_candles(db, source, start_ms=low, end_ms=min(end, low + span))
+            bars = _not_imported(db, target, resample(part, timeframe))
+            n_written += len(bars)
+            upsert_candles(db, target, bars)
+        number = _series_id(db, target)
+        db.run(
+            "UPDATE series SET derived_to_ms = max(coalesce(derived_to_ms, 0), ?) WHERE id = ?",
+            (end, number),
+        )
+    return n_written
+
+
+def _not_imported(db: Database, target: Series, bars: Candles) -> Candles:
+    ranges = db.rows(
+        "SELECT first_ms, last_ms FROM sources WHERE exchange = ? AND symbol = ?"
+        " AND timeframe = ? AND kind = 'import'",
+        target,
+    )
+    if not ranges or not len(bars):
+        return bars
+    inside = np.zeros(len(bars), np.bool_)
+    for first, last in ranges:
+        inside |= (bars.ts_ms >= first) & (bars.ts_ms <= last)
+    end = int(bars.ts_ms[-1]) + 1
+    stored = read_candles(db, target, start_ms=int(bars.ts_ms[0]), end_ms=end)
+    keep = ~(inside & np.isin(bars.ts_ms, stored.ts_ms))
+    ts_ms, *prices = bars.columns()
+    return Candles(bars.timeframe, ts_ms[keep], *(column[keep] for column in prices))
+
+
+def record_source(
+    db: Database,
+    series: Series,
+    *,
+    kind: str,
+    name: str,
+    first_ms: int,
+    last_ms: int,
+    n_rows: int,
+) -> None:
+    """Remember where a range of candles came from."""
+    db.run(
+        "INSERT INTO sources (exchange, symbol, timeframe, kind, name, first_ms, last_ms, n_rows)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),"
+        " n_rows = excluded.n_rows",
+        (*series, kind, name, first_ms, last_ms, n_rows),
+    )

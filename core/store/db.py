@@ -1,0 +1,224 @@
+"""Opening the database: the pragmas, the transaction, the migration and the writer lock file.
+
+`apsw` is the only SQLite in the process: see docs/decisions/sqlite-driver.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import apsw
+
+from core import schema
+from core.errors import StoreError
+
+Params = Sequence[Any] | dict[str, Any]
+
+
+class Database:
+    """One connection; not to be shared by threads at the same time."""
+
+    def __init__(self, connection: apsw.Connection, path: Path, *, read_only: bool) -> None:
+        self._connection = connection
+        self.path = path
+        self.read_only = read_only
+
+    def rows(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a query as tuples."""
+        return list(self._connection.execute(sql, params))
+
+    def stream(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield rows as SQLite finds them; read it to the end at once, it pins the WAL."""
+        return iter(self._connection.execute(sql, params))
+
+    def dicts(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
+        """Return all rows of a query as mappings of column to value."""
+        cursor = self._connection.execute(sql, params)
+        first = cursor.fetchone()
+        if first is None:
+            return []
+        names = [column[0] for column in cursor.get_description()]
+        found = [dict(zip(names, first, strict=True))]
+        found.extend(dict(zip(names, row, strict=True)) for row in cursor)
+        return found
+
+    def value(self, sql: str, params: Params = ()) -> Any:
+        """Return the first column of the first row, or None."""
+        row = self._connection.execute(sql, params).fetchone()
+        return None if row is None else row[0]
+
+    def run(self, sql: str, params: Params = ()) -> int:
+        """Execute one statement and return how many rows it changed."""
+        before = self._connection.total_changes()
+        self._connection.execute(sql, params).fetchall()
+        return self._connection.total_changes() - before
+
+    def run_many(self, sql: str, rows: Iterable[Params]) -> int:
+        """Execute one statement for each row and return how many rows changed in all."""
+        before = self._connection.total_changes()
+        self._connection.executemany(sql, rows).fetchall()
+        return self._connection.total_changes() - before
+
+    def last_id(self) -> int:
+        """Return the id of the row inserted last."""
+        return self._connection.last_insert_rowid()
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """Hold the write lock for a block: all of it is committed, or none.
+
+        Inside an open block it joins that one. Raises StoreError when another writer keeps the
+        lock for longer than the busy time-out.
+        """
+        if self._connection.in_transaction:
+            yield
+            return
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError as error:
+            raise StoreError(
+                f"{self.path} is locked by another process;", remedy="wait for it or stop it"
+            ) from error
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def checkpoint(self, *, truncate: bool = False) -> tuple[int, int]:
+        """Move the WAL into the file; returns (pages in the WAL, pages moved)."""
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
+        try:
+            return self._connection.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            return -1, -1
+
+    def backup_to(self, target: Path) -> None:
+        """Copy the database to a new file while it is in use."""
+        copy = apsw.Connection(str(target))
+        try:
+            with copy.backup("main", self._connection, "main") as backup:
+                while not backup.done:
+                    backup.step(4096)
+        finally:
+            copy.close()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _connect(path: Path, *, flags: int, pragmas: Sequence[str]) -> apsw.Connection:
+    try:
+        connection = apsw.Connection(str(path), flags=flags)
+    except apsw.CantOpenError as error:
+        raise StoreError(
+            f"cannot open database {path};", remedy="run: python init_db.py"
+        ) from error
+    connection.set_busy_timeout(5000)
+    try:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except apsw.NotADBError as error:
+        connection.close()
+        raise StoreError(
+            f"{path} is not a SQLite database;", remedy="move it away or restore a backup"
+        ) from error
+    return connection
+
+
+def open_database(path: Path, *, checkpointer: bool = True) -> Database:
+    """Open (and create or migrate) the database for writing.
+
+    Only a `checkpointer`, the process that holds the writer lock file, may move the WAL, on
+    close included.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    pragmas = (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "wal_autocheckpoint = 0",
+        "journal_size_limit = 67108864",
+        "temp_store = MEMORY",
+    )
+    connection = _connect(path, flags=flags, pragmas=pragmas)
+    if not checkpointer:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    database = Database(connection, path, read_only=False)
+    version = int(database.value("PRAGMA user_version"))
+    if version > schema.VERSION:
+        database.close()
+        raise StoreError(
+            f"{path} has schema {version}, this program knows {schema.VERSION};",
+            remedy="update the program",
+        )
+    if version < schema.VERSION:
+        with database.write():
+            now = int(database.value("PRAGMA user_version"))
+            schema.migrate(connection.execute, version=now)
+    return database
+
+
+def open_reader(path: Path) -> Database:
+    """Open the database read-only. Raises StoreError when it is missing or foreign."""
+    if not path.exists():
+        raise StoreError(f"database {path} does not exist;", remedy="run: python init_db.py")
+    pragmas = ("query_only = ON", "wal_autocheckpoint = 0")
+    connection = _connect(path, flags=apsw.SQLITE_OPEN_READONLY, pragmas=pragmas)
+    return Database(connection, path, read_only=True)
+
+
+class WriterLock:
+    """The lock file of the one long-lived writer; it dies with its process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock and write our pid into it; False when another process holds it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        self._file = descriptor
+        return True
+
+    def holder(self) -> str:
+        """Return the pid written in the lock file, or '?'."""
+        try:
+            return self.path.read_text().strip() or "?"
+        except OSError:
+            return "?"
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

@@ -1,0 +1,208 @@
+"""Candidates in the database: inserting them once, following them, reading them back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.config import Config, strategy_id, strategy_settings
+from core.domain import Candidate, Delivery, Floats, Origin, Series, Verdict
+from core.store.db import Database
+from core.timeframe import DAY_MS, floor_ms
+
+IDENTITY = (
+    "exchange",
+    "symbol",
+    "timeframe",
+    "setup",
+    "direction",
+    "p0_ms",
+    "p1_ms",
+    "strategy_id",
+)
+
+
+def record_strategy(db: Database, config: Config, *, now_ms: int) -> str:
+    """Store the settings behind the present strategy_id and return it."""
+    name = strategy_id(config)
+    settings = json.dumps(strategy_settings(config), sort_keys=True)
+    db.run("INSERT OR IGNORE INTO strategies VALUES (?, ?, ?)", (name, settings, now_ms))
+    return name
+
+
+def strategy_settings_of(db: Database, name: str) -> dict[str, Any] | None:
+    """Return the settings a strategy_id stands for, or None."""
+    text = db.value("SELECT settings FROM strategies WHERE strategy_id = ?", (name,))
+    return None if text is None else dict(json.loads(text))
+
+
+def position_of(db: Database, series: Series, strategy: str) -> int | None:
+    """Return the open of the last bar scanned live under a strategy, or None."""
+    found = db.value(
+        "SELECT position_ms FROM scan_positions WHERE exchange = ? AND symbol = ?"
+        " AND timeframe = ? AND strategy_id = ?",
+        (*series, strategy),
+    )
+    return None if found is None else int(found)
+
+
+def move_position(db: Database, series: Series, strategy: str, *, position_ms: int) -> None:
+    """Move a scan position forward; it never moves back."""
+    db.run(
+        "INSERT INTO scan_positions VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " position_ms = max(position_ms, excluded.position_ms)",
+        (*series, strategy, position_ms),
+    )
+
+
+def signal_row(
+    candidate: Candidate,
+    verdict: Verdict,
+    *,
+    strategy: str,
+    origin: Origin,
+    scan_stride: int,
+    delivery: Delivery,
+    delivery_reason: str,
+    base_timeframe: str,
+    exec_state: str,
+) -> dict[str, Any]:
+    """Return the row a candidate becomes; pure."""
+    plan, score, series = candidate.plan, verdict.score, candidate.series
+    return {
+        "exchange": series.exchange,
+        "symbol": series.symbol,
+        "timeframe": series.timeframe,
+        "setup": candidate.setup.value,
+        "direction": plan.side.direction,
+        "p0_ms": candidate.p0_ms,
+        "p1_ms": candidate.p1_ms,
+        "strategy_id": strategy,
+        "scan_stride": scan_stride,
+        "origin": origin.value,
+        "ts_ms": candidate.ts_ms,
+        "decided_ms": plan.decided_ms,
+        "actionable_ms": plan.actionable_ms,
+        "entry": plan.entry,
+        "sl": plan.stop,
+        "tp1": plan.tp1,
+        "tp2": plan.tp2,
+        "atr": plan.atr,
+        "leverage": plan.leverage,
+        "risk_pct": plan.risk_pct,
+        "position_notional": plan.notional_usd,
+        "liquidation": plan.liquidation,
+        "cost_r": plan.cost_r,
+        "valid_until_ms": plan.valid_until_ms,
+        "rationale": candidate.rationale,
+        "regime": candidate.regime,
+        "ml_p_raw": score.p_raw if score else None,
+        "ml_p": score.p if score else None,
+        "p_mart": plan.p_mart,
+        "ev_pct": score.ev_pct if score else None,
+        "ev_lo_pct": score.ev_lo_pct if score else None,
+        "ev_r": score.ev_r if score else None,
+        "ev_lo_r": score.ev_lo_r if score else None,
+        "ml_model": score.model if score else None,
+        "gate": verdict.gate.value,
+        "gate_reason": verdict.reason,
+        "evidence": verdict.evidence.value,
+        "delivery": delivery.value,
+        "delivery_reason": delivery_reason,
+        "status": "PENDING",
+        "base_timeframe": base_timeframe,
+        "stop_now": plan.stop,
+        "exec_state": exec_state,
+    }
+
+
+def insert_signal(db: Database, row: Mapping[str, Any], features: Floats, *, version: int) -> int:
+    """Insert a candidate with its features; returns its id, or 0 when it is already stored.
+
+    A full scan that meets a row of a strided one sets its `scan_stride` to 1 and nothing else.
+    """
+    names = ", ".join(row)
+    marks = ", ".join(f":{name}" for name in row)
+    with db.write():
+        if not db.run(f"INSERT OR IGNORE INTO signals ({names}) VALUES ({marks})", dict(row)):
+            if row["scan_stride"] == 1:
+                where = " AND ".join(f"{name} = :{name}" for name in IDENTITY)
+                db.run(
+                    f"UPDATE signals SET scan_stride = 1 WHERE {where} AND scan_stride <> 1",
+                    {name: row[name] for name in IDENTITY},
+                )
+            return 0
+        number = db.last_id()
+        vector = np.ascontiguousarray(features, "<f8").tobytes()
+        db.run("INSERT INTO features VALUES (?, ?, ?)", (number, version, vector))
+    return number
+
+
+def update_signal(db: Database, number: int, changes: Mapping[str, Any]) -> None:
+    """Write new values into some columns of one row."""
+    sets = ", ".join(f"{name} = :{name}" for name in changes)
+    db.run(f"UPDATE signals SET {sets} WHERE id = :id", {**changes, "id": number})
+
+
+def followed(db: Database, *, exchange: str, symbol: str | None = None) -> list[dict[str, Any]]:
+    """Return the rows that are still pending or open, oldest decision first."""
+    return db.dicts(
+        "SELECT * FROM signals WHERE status IN ('PENDING', 'OPEN') AND exchange = ?"
+        " AND (?2 IS NULL OR symbol = ?2) ORDER BY decided_ms, id",
+        (exchange, symbol),
+    )
+
+
+def signals_between(
+    db: Database, *, strategy: str | None, start_ms: int, end_ms: int
+) -> list[dict[str, Any]]:
+    """Return rows decided in [start_ms, end_ms), in decision order."""
+    return db.dicts(
+        "SELECT * FROM signals WHERE (?1 IS NULL OR strategy_id = ?1) AND decided_ms >= ?2"
+        " AND decided_ms < ?3 ORDER BY decided_ms, id",
+        (strategy, start_ms, end_ms),
+    )
+
+
+def told_before(db: Database, *, strategy: str, end_ms: int) -> list[dict[str, Any]]:
+    """Return the rows decided before an instant that were delivered LIVE or PAPER."""
+    return db.dicts(
+        "SELECT * FROM signals WHERE strategy_id = ? AND decided_ms < ?"
+        " AND delivery IN ('LIVE', 'PAPER') ORDER BY decided_ms, id",
+        (strategy, end_ms),
+    )
+
+
+def signal_of(db: Database, number: int) -> dict[str, Any] | None:
+    """Return one row, or None."""
+    found = db.dicts("SELECT * FROM signals WHERE id = ?", (number,))
+    return found[0] if found else None
+
+
+def feature_matrix(db: Database, ids: Sequence[int], *, version: int, width: int) -> Floats:
+    """Return the stored features of some rows, (len(ids), width); NaN rows where none fit."""
+    matrix = np.full((len(ids), width), np.nan)
+    place = {number: i for i, number in enumerate(ids)}
+    for number, vector in db.stream(
+        "SELECT signal_id, vector FROM features WHERE version = ?", (version,)
+    ):
+        i = place.get(number)
+        if i is not None and len(vector) == 8 * width:
+            matrix[i] = np.frombuffer(vector, "<f8")
+    return matrix
+
+
+def count_funnel(
+    db: Database, series: Series, strategy: str, counts: Iterable[tuple[int, str, int]]
+) -> None:
+    """Add (instant, reason, n) to the day's counts of a series."""
+    db.run_many(
+        "INSERT INTO funnel VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + ?7",
+        [
+            (*series, strategy, floor_ms(instant, DAY_MS), reason, n)
+            for instant, reason, n in counts
+        ],
+    )

@@ -1,0 +1,248 @@
+"""Plotly figures shared by the dashboard and the report; colours that read on dark and light."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+UP, DOWN, ENTRY, NEUTRAL, ACCENT = "#1f9d83", "#e05252", "#3b82f6", "#8a8f98", "#d18b16"
+GRID = "rgba(138, 143, 152, 0.18)"
+_LEVELS = (
+    ("tp2", "TP2", UP, "dash"),
+    ("tp1", "TP1", UP, "solid"),
+    ("entry", "entry", ENTRY, "solid"),
+    ("sl", "stop", DOWN, "solid"),
+)
+
+
+def local_times(ts_ms: Any, zone: str) -> pd.DatetimeIndex:
+    """Return UTC ms as wall times of a zone, without the zone: Plotly's axes know none."""
+    utc = pd.to_datetime(pd.Series(ts_ms, dtype="int64"), unit="ms", utc=True)
+    return pd.DatetimeIndex(utc.dt.tz_convert(zone).dt.tz_localize(None))
+
+
+def local_time(ts_ms: int, zone: str) -> pd.Timestamp:
+    """Return one instant as the wall time of a zone."""
+    return pd.Timestamp(local_times([ts_ms], zone)[0])
+
+
+def _styled(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 40 if title else 12, "b": 8},
+        title={"text": title, "font": {"size": 15}} if title else None,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": NEUTRAL},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hovermode="x unified",
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": ENTRY},
+    )
+    figure.update_xaxes(gridcolor=GRID, zeroline=False)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor=NEUTRAL, zerolinewidth=1)
+    return figure
+
+
+def candle_figure(bars: pd.DataFrame, *, zone: str, title: str = "") -> go.Figure:
+    """Return candles on the wall time of a zone."""
+    figure = go.Figure(
+        go.Candlestick(
+            x=local_times(bars["ts_ms"], zone),
+            open=bars["open"],
+            high=bars["high"],
+            low=bars["low"],
+            close=bars["close"],
+            increasing={"line": {"color": UP, "width": 1}, "fillcolor": UP},
+            decreasing={"line": {"color": DOWN, "width": 1}, "fillcolor": DOWN},
+            name="candles",
+            showlegend=False,
+        )
+    )
+    figure.update_xaxes(rangeslider_visible=False)
+    figure.update_yaxes(side="right")
+    return _styled(figure, height=460, title=title)
+
+
+def signal_figure(bars: pd.DataFrame, signal: dict[str, Any], *, zone: str) -> go.Figure:
+    """Return a candidate's candles with its impulse, its levels and what became of it."""
+    figure = candle_figure(bars, zone=zone)
+    if bars.empty:
+        return figure
+    step = int(bars["ts_ms"].diff().min()) if len(bars) > 1 else 60_000
+    end = local_time(int(bars["ts_ms"].iloc[-1]) + 6 * step, zone)
+    decided = local_time(signal["decided_ms"], zone)
+    _add_impulse(figure, bars, signal, zone)
+    for column, label, colour, dash in _LEVELS:
+        price = float(signal[column])
+        figure.add_shape(
+            type="line",
+            x0=decided,
+            x1=end,
+            y0=price,
+            y1=price,
+            line={"color": colour, "width": 1.4, "dash": dash},
+        )
+        figure.add_annotation(
+            x=end,
+            y=price,
+            text=f"{label} {price:.6g}",
+            showarrow=False,
+            xanchor="right",
+            yanchor="bottom",
+            font={"color": colour, "size": 11},
+        )
+    figure.add_vline(x=decided, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    _add_marks(figure, signal, zone)
+    # Shapes do not widen an axis by themselves.
+    low = min(float(bars["low"].min()), *(float(signal[name]) for name, *_ in _LEVELS))
+    high = max(float(bars["high"].max()), *(float(signal[name]) for name, *_ in _LEVELS))
+    figure.update_yaxes(range=[low - 0.05 * (high - low), high + 0.05 * (high - low)])
+    return figure
+
+
+def _add_impulse(figure: go.Figure, bars: pd.DataFrame, signal: dict[str, Any], zone: str) -> None:
+    is_long = signal["direction"] == "long"
+    by_time = bars.set_index("ts_ms")
+    if signal["p0_ms"] not in by_time.index or signal["p1_ms"] not in by_time.index:
+        return
+    ends = ("low", "high") if is_long else ("high", "low")
+    prices = [by_time.loc[signal[f"p{k}_ms"], ends[k]] for k in (0, 1)]
+    figure.add_scatter(
+        x=local_times([signal["p0_ms"], signal["p1_ms"]], zone),
+        y=prices,
+        mode="lines+markers+text",
+        line={"color": ACCENT, "width": 2},
+        marker={"size": 7, "color": ACCENT},
+        text=["P0", "P1"],
+        textposition=["bottom center", "top center"]
+        if is_long
+        else ["top center", "bottom center"],
+        textfont={"color": ACCENT},
+        name="impulse P0-P1",
+    )
+
+
+def _add_marks(figure: go.Figure, signal: dict[str, Any], zone: str) -> None:
+    is_long = signal["direction"] == "long"
+    if signal["opened_ts_ms"]:
+        figure.add_scatter(
+            x=local_times([signal["opened_ts_ms"]], zone),
+            y=[signal["opened_price"]],
+            mode="markers",
+            marker={
+                "symbol": "triangle-up" if is_long else "triangle-down",
+                "size": 13,
+                "color": ENTRY,
+                "line": {"color": "white", "width": 1},
+            },
+            name="filled",
+        )
+    if signal["exit_price"] is not None:
+        won = (signal["r_multiple"] or 0) > 0
+        figure.add_scatter(
+            x=local_times([signal["closed_ts_ms"]], zone),
+            y=[signal["exit_price"]],
+            mode="markers",
+            marker={
+                "symbol": "x",
+                "size": 11,
+                "color": UP if won else DOWN,
+                "line": {"color": "white", "width": 1},
+            },
+            name=f"exit: {signal['exit_reason']}",
+        )
+
+
+def equity_figure(curve: pd.DataFrame, *, zone: str, title: str = "") -> go.Figure:
+    """Return cumulative net R with the distance from its high below it."""
+    figure = make_subplots(
+        rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.04
+    )
+    times = local_times(curve["closed_ms"], zone)
+    lines = (("equity_r", "net R", ENTRY, 1), ("underwater_r", "below the high", DOWN, 2))
+    for column, name, colour, row in lines:
+        figure.add_scatter(
+            x=times,
+            y=curve[column],
+            name=name,
+            mode="lines",
+            line={"color": colour, "width": 1.8, "shape": "hv"},
+            fill="tozeroy" if row == 2 else None,
+            row=row,
+            col=1,
+        )
+    figure.update_yaxes(title_text="R", row=1, col=1)
+    figure.update_yaxes(title_text="R", row=2, col=1)
+    return _styled(figure, height=430, title=title)
+
+
+def coverage_figure(table: pd.DataFrame) -> go.Figure:
+    """Return the win-rate with its interval beside the coin flip's, by coverage, and net R."""
+    figure = make_subplots(rows=1, cols=2, subplot_titles=("win-rate", "mean net R a trade"))
+    x = 100 * table["coverage"]
+    _add_band(figure, x, 100 * table["win_rate_lo"], 100 * table["win_rate_hi"], col=1)
+    _add_line(figure, x, 100 * table["win_rate"], "win-rate", ENTRY, col=1)
+    _add_line(figure, x, 100 * table["p_mart"], "coin flip", ACCENT, col=1, dash="dash")
+    _add_band(figure, x, table["mean_r_lo"], table["mean_r_hi"], col=2)
+    _add_line(figure, x, table["mean_r"], "mean net R", ENTRY, col=2)
+    figure.update_xaxes(
+        title_text="share of candidates taken, best first (%)", autorange="reversed"
+    )
+    figure.update_yaxes(ticksuffix=" %", col=1)
+    figure.update_yaxes(ticksuffix=" R", col=2)
+    styled = _styled(figure, height=330)
+    styled.update_layout(margin={"l": 8, "r": 8, "t": 60, "b": 8}, legend={"y": 1.12})
+    return styled
+
+
+def _add_line(
+    figure: go.Figure, x: Any, y: Any, name: str, colour: str, *, col: int, dash: str = "solid"
+) -> None:
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name=name,
+        mode="lines+markers",
+        line={"color": colour, "width": 2, "dash": dash},
+        showlegend=col == 1,
+        row=1,
+        col=col,
+    )
+
+
+def _add_band(figure: go.Figure, x: Any, low: Any, high: Any, *, col: int) -> None:
+    nothing = {"width": 0}
+    figure.add_scatter(
+        x=x, y=high, mode="lines", line=nothing, hoverinfo="skip", showlegend=False, row=1, col=col
+    )
+    figure.add_scatter(
+        x=x,
+        y=low,
+        mode="lines",
+        line=nothing,
+        fill="tonexty",
+        fillcolor="rgba(59, 130, 246, 0.16)",
+        name="90 % interval",
+        showlegend=col == 1,
+        row=1,
+        col=col,
+    )
+
+
+def histogram_figure(table: pd.DataFrame) -> go.Figure:
+    """Return how many candidates fell into each probability bin, by what became of them."""
+    figure = go.Figure()
+    centre = 50 * (table["low"] + table["high"])
+    kinds = (
+        ("n_wins", "won", UP),
+        ("n_losses", "lost", DOWN),
+        ("n_other", "not filled or not ended", NEUTRAL),
+    )
+    for column, name, colour in kinds:
+        figure.add_bar(x=centre, y=table[column], name=name, marker={"color": colour})
+    figure.update_layout(barmode="stack", bargap=0.06)
+    figure.update_xaxes(title_text="calibrated probability of a win (%)", range=[0, 100])
+    return _styled(figure, height=300)

@@ -1,0 +1,1 @@
+"""The demo: the whole engine on generated markets, or on recorded candles."""

@@ -1,0 +1,222 @@
+"""Run the whole engine on markets made for it, or on your own recorded candles.
+
+Two generated markets from one seed: one without an edge, one with a known one planted in its
+prices. Both are scanned and trained on, side by side; then the planted one goes on as a replay
+through the real scheduler, with the dashboard on this machine. On the way the scheduler is killed
+once, and what that lost or doubled is counted.
+
+Examples:
+  python -m demo
+  python -m demo --seconds 60
+  python -m demo --data folder_of_parquet --seconds 120
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from core import cli
+from core.errors import TraderError
+from demo.market import MarketSpec, describe, planted
+from demo.report import lost_or_doubled, market_rows
+from demo.stage import (
+    HISTORY_DAYS,
+    REPLAY_DAYS,
+    START_MS,
+    Stage,
+    fresh_folder,
+    generated_stages,
+    recorded_stage,
+    write_config,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEFRAMES = ("15m", "1h", "4h")
+PAPER_PER_DAY = 12
+_KILL_AFTER_S, _KILL_SHARE = 15.0, 1 / 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Set the stage, show the figures, run the scheduler, and count what a kill cost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of 1m Parquet or CSV candles")
+    parser.add_argument("--seconds", type=float, default=0.0, help="end after so long (0: never)")
+    parser.add_argument("--speed", type=float, default=1800.0, help="market seconds a second")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--drift", type=float, help="planted drift in daily sigmas")
+    parser.add_argument("--folder", type=Path, default=ROOT / "data" / "demo")
+    parser.add_argument("--port", type=int, default=8501)
+    args = parser.parse_args(argv)
+    begun = time.monotonic()
+    fresh_folder(args.folder)
+    stage, sources = _recorded(args) if args.data else _generated(args)
+    _say(f"ready after {time.monotonic() - begun:.0f} s; the replay starts at {args.speed:g}x")
+    return _live(stage, sources, args, begun=begun)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _generated(args: argparse.Namespace) -> tuple[Stage, list[Path]]:
+    """Generate, prepare and compare both markets; the planted one goes on."""
+    spec = planted(MarketSpec(start_ms=START_MS, days=HISTORY_DAYS + REPLAY_DAYS, seed=args.seed))
+    if args.drift is not None:
+        spec = planted(spec, args.drift)
+    facts = describe(spec)
+    _say(
+        f"generating two markets of {len(facts['symbols'])} pairs x {facts['days']} days,"
+        f" seed {args.seed}\n  PLANTED: hidden trends (mean {facts['mean_trend_days']:g} days,"
+        f" {facts['share_in_trend']:.0%} of the time) drift by {facts['drift_sigmas_per_day']:g}"
+        " daily standard deviations a day; NULL: the same shocks, no drift"
+    )
+    stages = generated_stages(args.folder, seed=args.seed, days=HISTORY_DAYS, drift=args.drift)
+    for stage in stages:
+        write_config(stage, speed=args.speed, timeframes=TIMEFRAMES, paper=PAPER_PER_DAY)
+    _say("importing, scanning, following, training: both at once")
+    figures = _prepare_all({stage.folder.name.upper(): stage for stage in stages}, [])
+    cli.show(market_rows(figures), as_json=False, title="\nTwo generated markets, side by side")
+    return stages[1], [stages[1].folder / "history"]
+
+
+def _recorded(args: argparse.Namespace) -> tuple[Stage, list[Path]]:
+    """Prepare recorded candles: all but the last 30 days as history."""
+    stage, paths, left_out = recorded_stage(args.folder / "recorded", args.data)
+    write_config(stage, speed=args.speed, timeframes=TIMEFRAMES, paper=PAPER_PER_DAY)
+    for text in left_out:
+        _say(f"left out {text}")
+    _say(f"importing {len(paths)} files of {', '.join(stage.symbols)} up to the last 30 days")
+    figures = _prepare_all({"RECORDED": stage}, paths)
+    cli.show(market_rows(figures), as_json=False, title="\nRecorded market, last year of history")
+    return stage, paths
+
+
+def _prepare_all(stages: dict[str, Stage], paths: Sequence[Path]) -> dict[str, Any]:
+    """Prepare markets in a process each; returns their figures by name."""
+    running = {}
+    for name, stage in stages.items():
+        sources = [str(path) for path in paths] or [str(stage.folder / "history")]
+        command = [sys.executable, "-m", "demo.prepare", json.dumps(stage.as_json()), *sources]
+        running[name] = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    figures = {}
+    for name, process in running.items():
+        out, _ = process.communicate()
+        if process.returncode:
+            raise TraderError(f"preparing {name} failed (code {process.returncode})")
+        figures[name] = json.loads(out.splitlines()[-1])
+    return figures
+
+
+def _live(stage: Stage, sources: Sequence[Path], args: argparse.Namespace, *, begun: float) -> int:
+    """Run scheduler and dashboard; kill the scheduler once; count; end as asked."""
+    port = _free_port(args.port)
+    with (stage.folder / "dashboard.log").open("w") as log:
+        dashboard = _start_dashboard(stage, port, log)
+        scheduler = _start_scheduler(stage)
+        started = time.monotonic()
+        try:
+            up = _wait_for_dashboard(port, dashboard)
+            took = time.monotonic() - begun
+            _say(
+                f"\n=== dashboard: http://127.0.0.1:{port} (up {took:.0f} s after the start) ===\n"
+                if up
+                else f"\n=== the dashboard did not start; see {log.name} ===\n"
+            )
+            kill_at = started + min(_KILL_AFTER_S, (args.seconds or 1e9) * _KILL_SHARE)
+            scheduler = _kill_and_restart(stage, scheduler, kill_at)
+            _wait(scheduler, until=started + args.seconds if args.seconds else None)
+            code = 0 if up else 1
+        except KeyboardInterrupt:
+            code = 0
+        finally:
+            _stop(scheduler)
+            _stop(dashboard)
+    result = lost_or_doubled(stage, sources, args.folder / "check")
+    cli.show(result, as_json=False, title="\nAfter one SIGKILL of the scheduler: lost or doubled?")
+    return code if result["ok"] else 1
+
+
+def _start_scheduler(stage: Stage) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "scheduler_run.py", "--config", str(stage.config_path)]
+    return subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT)
+
+
+def _start_dashboard(stage: Stage, port: int, log: IO[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "streamlit", "run", "dashboard.py", "--server.port", str(port)]
+    return subprocess.Popen(
+        [*command, "--", "--config", str(stage.config_path)],
+        cwd=ROOT,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "TRADER_CONFIG": str(stage.config_path)},
+    )
+
+
+def _free_port(wanted: int) -> int:
+    for port in range(wanted, wanted + 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise TraderError(f"no free port from {wanted} on;", remedy="name another --port")
+
+
+def _wait_for_dashboard(port: int, dashboard: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and dashboard.poll() is None:
+        with contextlib.suppress(OSError):
+            address = f"http://127.0.0.1:{port}/_stcore/health"
+            with urllib.request.urlopen(address, timeout=2) as answer:
+                if answer.status == 200:
+                    return True
+        time.sleep(0.25)
+    return False
+
+
+def _kill_and_restart(
+    stage: Stage, scheduler: subprocess.Popen[bytes], kill_at: float
+) -> subprocess.Popen[bytes]:
+    while time.monotonic() < kill_at and scheduler.poll() is None:
+        time.sleep(0.1)
+    if scheduler.poll() is not None:
+        raise TraderError(f"the scheduler ended by itself (code {scheduler.returncode})")
+    scheduler.send_signal(signal.SIGKILL)
+    scheduler.wait()
+    again = _start_scheduler(stage)
+    _say(f"\n=== killed the scheduler (SIGKILL, pid {scheduler.pid}) and started it again ===\n")
+    return again
+
+
+def _wait(scheduler: subprocess.Popen[bytes], *, until: float | None) -> None:
+    while until is None or time.monotonic() < until:
+        if scheduler.poll() is not None:
+            raise TraderError(f"the scheduler ended by itself (code {scheduler.returncode})")
+        time.sleep(0.2)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))

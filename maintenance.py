@@ -1,0 +1,57 @@
+"""The owner's tools, and the wrappers the scheduler calls.
+
+  train, calibrate, tune   the three steps of the meta-model      weekly    all three, in order
+  checkpoint               merge the WAL into the database        vacuum    reclaim space, if any
+  backup                   a verified copy, old ones rotated      doctor    is everything all right?
+  verify [--invariants]    live = retro and no look-ahead, checked on your own candles
+  rollback                 back to the bundle before this one     config    the settings in force
+  notify-test              send a test message                    evaluate  the model's record
+
+Examples:
+  python maintenance.py weekly
+  python maintenance.py verify --points 200
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from core import cli
+
+STEPS = (
+    "train",
+    "calibrate",
+    "tune",
+    "weekly",
+    "evaluate",
+    "rollback",
+    "checkpoint",
+    "vacuum",
+    "backup",
+    "verify",
+    "doctor",
+    "notify-test",
+    "config",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one tool and print its figures."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("--points", type=cli.positive, default=60, help="verify: bars to check")
+    parser.add_argument("--seed", type=int, default=7, help="verify: which bars")
+    parser.add_argument("--invariants", action="store_true", help="verify: the tables too")
+    parser.add_argument("--force", action="store_true", help="vacuum: even with nothing to gain")
+    args = parser.parse_args(argv)
+    with cli.app(args) as app, cli.progress() as progress:
+        from core.jobs import tools
+
+        result, ok = tools.run_tool(app, args, progress=progress)
+        cli.show(result, as_json=args.json)
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))

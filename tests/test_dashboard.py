@@ -1,0 +1,223 @@
+"""The dashboard runs on every database, says what is wrong in a sentence, and invents nothing."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core import views
+from core.store import open_database
+from core.store.operation import set_label
+from tests.seed_database import SYMBOLS, Seeded, seed
+from tests.sick_databases import SICK, locked
+from tests.tiny_database import add, tiny
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "dashboard.py"
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
+    """A synthetic database with candidates in every state."""
+    return seed(tmp_path_factory.mktemp("seeded"))
+
+
+def opened(
+    monkeypatch: pytest.MonkeyPatch, config: Path, *, page: str = "", signal: int | None = None
+) -> AppTest:
+    """The page as one visit shows it."""
+    monkeypatch.setenv("TRADER_CONFIG", str(config))
+    app = AppTest.from_file(str(SCRIPT), default_timeout=30)
+    if page:
+        app.session_state["page"] = page
+    if signal is not None:
+        app.query_params["signal"] = str(signal)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def config_for(folder: Path) -> Path:
+    """A config file that names market.db beside it."""
+    path = folder / "config.yaml"
+    path.write_text("app: {db_path: market.db}\n")
+    return path
+
+
+def shown(app: AppTest) -> str:
+    """All the prose of a page, without the escapes of Markdown."""
+    blocks = (app.error, app.warning, app.info, app.caption, app.subheader, app.markdown)
+    text = "\n".join(str(element.value) for block in blocks for element in block)
+    return text.replace("\\", "")
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_a_sick_database_is_explained_and_nothing_else_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """No exception, no empty chart: the sentence of `views.state` with its remedy."""
+    make, _, phrase = SICK[name]
+    make(tmp_path / "market.db")
+    app = opened(monkeypatch, config_for(tmp_path))
+    assert phrase in shown(app)
+    assert len(app.get("plotly_chart")) == 0
+
+
+def test_a_locked_database_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file that nobody may read now says so; the next refresh tries again."""
+    open_database(tmp_path / "market.db").close()
+    config = config_for(tmp_path)
+    with locked(tmp_path / "market.db"):
+        assert "locked by another process" in shown(opened(monkeypatch, config))
+    assert "locked" not in shown(opened(monkeypatch, config))
+
+
+def test_a_page_is_whole_while_a_writer_holds_its_transaction(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """BEGIN IMMEDIATE of the scheduler does not reach readers of a WAL database."""
+    db, strategy = tiny(tmp_path / "market.db")
+    add(db, strategy, 1)
+    with db.write():
+        app = opened(monkeypatch, config_for(tmp_path), page="Results")
+        assert not app.error
+        assert len(app.dataframe) > 0
+    db.close()
+
+
+def test_damage_found_later_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, seeded: Seeded, tmp_path: Path
+) -> None:
+    """Where the head of the file is sound and its rows are not, the page says damaged."""
+    config = config_for(tmp_path)
+    with open_database(seeded.path) as db:
+        db.checkpoint(truncate=True)
+        root = int(db.value("SELECT rootpage FROM sqlite_schema WHERE name = 'signals_decided'"))
+    whole = bytearray(seeded.path.read_bytes())
+    whole[4096 * (root - 1) : 4096 * root] = b"\xa5" * 4096
+    (tmp_path / "market.db").write_bytes(whole)
+    app = opened(monkeypatch, config, page="Results")
+    assert "damaged" in shown(app)
+
+
+def test_a_bad_config_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A missing file and an unknown key are each one line with the remedy."""
+    assert "--config" in shown(opened(monkeypatch, tmp_path / "nowhere.yaml"))
+    path = tmp_path / "config.yaml"
+    path.write_text("ap: {}\n")
+    assert "did you mean app?" in shown(opened(monkeypatch, path))
+
+
+def test_the_first_page_shows_the_newest_candidate(
+    monkeypatch: pytest.MonkeyPatch, seeded: Seeded
+) -> None:
+    """State bar, banner, chart, and a table of the candidates the views give."""
+    app = opened(monkeypatch, seeded.config)
+    newest = views.latest_signals(seeded.path, views.Filters())
+    text = shown(app)
+    assert "SYNTHETIC TEST DATA" in text
+    assert "No proven edge" in text
+    assert f"#{newest['id'].iloc[0]} " in text
+    assert len(app.get("plotly_chart")) == 1
+    assert app.dataframe[0].value["id"].tolist() == newest["id"].tolist()
+    metrics = {metric.label: metric.value for metric in app.metric}
+    assert metrics["Market time (Europe/Berlin)"] == "2025-02-15 01:00"
+    assert metrics["Evidence"] == "UNCERTIFIED"
+
+
+@pytest.mark.parametrize("status", ["TP", "EXPIRED", "OPEN"])
+def test_a_link_opens_its_candidate(
+    monkeypatch: pytest.MonkeyPatch, seeded: Seeded, status: str
+) -> None:
+    """`?signal=ID` shows that one, whatever came since; its result is the row's."""
+    rows = views.latest_signals(seeded.path, views.Filters(status=(status,)))
+    number, r = int(rows["id"].iloc[-1]), rows["r_multiple"].iloc[-1]
+    text = shown(opened(monkeypatch, seeded.config, signal=number))
+    assert f"#{number} " in text
+    assert (f"net {r:+.2f} R" in text) == (status == "TP")
+
+
+def test_filters_narrow_the_table(monkeypatch: pytest.MonkeyPatch, seeded: Seeded) -> None:
+    """Choosing a symbol leaves its rows only, and the chart follows."""
+    app = opened(monkeypatch, seeded.config)
+    app.multiselect(key="filter-symbol").set_value([SYMBOLS[2]])
+    app.run()
+    assert not app.exception
+    table = app.dataframe[0].value
+    assert set(table["symbol"]) == {SYMBOLS[2]}
+    assert f"#{table['id'].iloc[0]} " in shown(app)
+
+
+def test_the_figures_shown_are_those_of_the_views(
+    monkeypatch: pytest.MonkeyPatch, seeded: Seeded
+) -> None:
+    """What analyze_results prints from the same views is what the page shows."""
+    app = opened(monkeypatch, seeded.config, page="Results")
+    found = views.results(seeded.path)
+    tables = [table.value for table in app.dataframe]
+    assert tables[0].equals(views.metrics_table(found))
+    assert tables[1].equals(views.breakdown_table(views.breakdown(found, "followed", "symbol")))
+    assert tables[2].equals(views.coverage_table(views.coverage(seeded.path)))
+    assert len(app.get("plotly_chart")) == 4
+    app.selectbox(key="by").set_value("exit_reason")
+    app.run()
+    expected = views.breakdown_table(views.breakdown(found, "followed", "exit_reason"))
+    assert app.dataframe[1].value.equals(expected)
+
+
+def test_a_new_exit_moves_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is kept between refreshes is dropped when the record changes."""
+    db, strategy = tiny(tmp_path / "market.db")
+    config = config_for(tmp_path)
+    seen = []
+    for day in (1, 2):
+        add(db, strategy, day)
+        table = opened(monkeypatch, config, page="Results").dataframe[0].value
+        seen.append(table[table["figure"] == "candidates"].iloc[0, 2])
+    db.close()
+    assert seen == ["1", "2"]
+
+
+def test_the_health_page_lists_series_jobs_and_messages(
+    monkeypatch: pytest.MonkeyPatch, seeded: Seeded
+) -> None:
+    """Ages, last runs with their failures, and what waits to be sent."""
+    app = opened(monkeypatch, seeded.config, page="Health")
+    series, jobs = app.dataframe[0].value, app.dataframe[1].value
+    assert len(series) == 9
+    assert jobs.set_index("job").loc["auto_tune", "outcome"] == "error"
+    assert "1 pending" in shown(app)
+
+
+def test_text_of_the_database_is_not_markup(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A label of links and tags is shown as it stands."""
+    db, strategy = tiny(tmp_path / "market.db")
+    set_label(db, "banner", "[click](http://x) <b>bold</b> :red[alarm] $x$")
+    add(db, strategy, 1)
+    db.close()
+    (banner,) = opened(monkeypatch, config_for(tmp_path)).warning
+    assert banner.value.startswith(r"\[click\]\(http\://x\) \<b\>")
+
+
+def test_no_page_can_inject_html() -> None:
+    """No source of a page names a way to write raw HTML."""
+    banned = {"unsafe_allow_html", "html", "iframe", "components"}
+    for path in (SCRIPT, *(ROOT / "core" / "views").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        names |= {node.arg or "" for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+        assert not names & banned, path.name
+
+
+def test_the_page_is_served_to_this_machine_only() -> None:
+    """The shipped settings bind to loopback, send no statistics and show no traceback."""
+    settings = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+    assert settings["server"] == {"address": "127.0.0.1", "headless": True}
+    assert settings["browser"]["gatherUsageStats"] is False
+    assert settings["client"]["showErrorDetails"] == "none"

@@ -1,0 +1,107 @@
+"""Stakes lose what the owner allows, and rounding is always against us."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.config import Risk
+from core.risk import MAINTENANCE_FRAC, Sizing, finest_step, on_tick, sizing
+
+TICKS = ["0.01", "0.05", "0.5", "1", "5", "0.0001", "0.00000001"]
+
+
+@given(
+    entry=st.floats(0.01, 1e5),
+    stop_frac=st.floats(1e-4, 0.9),
+    is_long=st.booleans(),
+    mode=st.sampled_from(["conservative", "normal", "aggressive"]),
+    buffer_pct=st.floats(0, 20),
+)
+@settings(max_examples=300, deadline=None)
+def test_size_obeys_every_cap(
+    entry: float, stop_frac: float, is_long: bool, mode: str, buffer_pct: float
+) -> None:
+    """Loss at the stop, leverage and liquidation keep within the owner's limits, and none idles."""
+    side = 1 if is_long else -1
+    stop = entry * (1 - side * stop_frac)
+    risk = Risk(mode=mode, liquidation_buffer_pct=buffer_pct)  # type: ignore[arg-type]
+    sized = sizing(entry, stop, risk=risk)
+    assert isinstance(sized, Sizing) or stop_frac + buffer_pct / 100 + MAINTENANCE_FRAC > 1 - 1e-9
+    if isinstance(sized, str):
+        return
+    equity, exposure = risk.equity_usd, sized.notional_usd / risk.equity_usd
+    assert sized.leverage == int(sized.leverage) >= 1
+    assert sized.leverage <= risk.leverage_cap
+    assert exposure <= sized.leverage * (1 + 1e-12)
+    assert sized.leverage - exposure < 1 + 1e-12  # the smallest whole leverage that carries it
+    loss_usd = sized.notional_usd * abs(entry - stop) / entry
+    assert loss_usd <= equity * risk.trade_pct / 100 * (1 + 1e-9)
+    assert sized.risk_pct == pytest.approx(100 * loss_usd / equity)
+    room = side * (stop - sized.liquidation)
+    assert room >= buffer_pct / 100 * entry - 1e-9 * entry
+    if loss_usd < equity * risk.trade_pct / 100 * (1 - 1e-9):  # something held it back
+        more = sized.leverage + 1
+        too_near = 1 / more - MAINTENANCE_FRAC < stop_frac + buffer_pct / 100 + 1e-9
+        assert more > risk.leverage_cap or too_near
+
+
+def test_size_by_hand() -> None:
+    """1 % of 10 000 at a stop 0.4 % away wants 25 000: leverage 3, closed out 32.8 % below."""
+    sized = sizing(100.0, 99.6, risk=Risk())
+    assert isinstance(sized, Sizing)
+    assert sized.notional_usd == pytest.approx(25_000)
+    assert sized.leverage == 3
+    assert sized.liquidation == pytest.approx(100 * (1 - 1 / 3 + 0.005))
+    capped = sizing(100.0, 99.9, risk=Risk())  # wants 10 x, normal mode allows 5
+    assert isinstance(capped, Sizing)
+    assert (capped.notional_usd, capped.leverage) == (50_000, 5)
+    assert capped.risk_pct == pytest.approx(0.5)
+    outright = sizing(100.0, 99.6, risk=Risk(), unlevered=True)
+    assert isinstance(outright, Sizing)
+    assert (outright.notional_usd, outright.leverage, outright.liquidation) == (10_000, 1, 0)
+
+
+def test_no_room_is_said_in_words() -> None:
+    """A stop beyond every liquidation price is declined, with its distance."""
+    assert "99.0 %" in str(sizing(100.0, 1.0, risk=Risk()))
+    assert isinstance(sizing(100.0, 198.9, risk=Risk()), str)
+
+
+@given(n=st.integers(1, 10**9), frac=st.fractions(0, 1), tick=st.sampled_from(TICKS))
+@settings(max_examples=300, deadline=None)
+def test_rounding_is_directed_and_lands_on_the_grid(n: int, frac: Fraction, tick: str) -> None:
+    """Up is at or above, down at or below, never a tick away, and equal to the written decimal."""
+    step = Fraction(tick)
+    price = (n + frac) * step
+    for up in (True, False):
+        found = on_tick(float(price), float(tick), up=up)
+        grid = round(Fraction(found) / step)
+        assert found == float(grid * step)
+        slack = step / 100_000  # float noise of the price itself counts as on the grid
+        away = grid * step - price if up else price - grid * step
+        assert -slack <= away < step + slack
+
+
+def test_a_price_on_the_grid_stays() -> None:
+    """Noise of the arithmetic before does not cost a tick."""
+    assert on_tick(0.1 + 0.2, 0.1, up=True) == 0.3
+    assert on_tick(61234.56, 0.01, up=True) == on_tick(61234.56, 0.01, up=False) == 61234.56
+    assert on_tick(12345.0, 5.0, up=False) == 12345.0
+
+
+@pytest.mark.parametrize(
+    ("prices", "step"),
+    [
+        ([61234.5, 61234.56, 61230.0], 0.01),
+        ([100.0, 105.0], 1.0),
+        ([0.00001234, 0.00001], 1e-8),
+        ([3 * 0.1, 7 * 0.1], 0.1),
+    ],
+)
+def test_finest_step(prices: list[float], step: float) -> None:
+    """The step is the last decimal place in use, whatever the order, and noise is no decimal."""
+    assert finest_step(np.array(prices)) == step
+    assert finest_step(np.array(prices[::-1])) == step

@@ -1,0 +1,92 @@
+"""Seeded worlds for tests: random-walk candles, and the scan input made of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.config import Config, config_from
+from core.domain import Bools, Candles, Ints, Market, Series
+from core.resample import resample
+from core.signals import ScanInput
+from core.timeframe import higher_timeframes, tf_ms
+
+MONDAY_MS = 1_704_067_200_000  # 2024-01-01 00:00 UTC
+NO_MS: Ints = np.empty(0, np.int64)
+
+
+def random_candles(
+    n: int,
+    seed: int,
+    timeframe: str = "1m",
+    start_ms: int = MONDAY_MS,
+    *,
+    start_price: float = 10_000.0,
+    tick: float = 0.5,
+    steps: int = 64,
+) -> Candles:
+    """Return n bars of a driftless walk of ±1-tick steps, each opening at the close before.
+
+    `steps` is their number a bar. With a tick that is a power of two every price, and every sum
+    of prices, is exact.
+    """
+    chance = np.random.default_rng(seed)
+    moves = chance.integers(0, 2, size=(n, steps), dtype=np.int8) * np.int8(2) - np.int8(1)
+    path = np.cumsum(moves, axis=1, dtype=np.int64)
+    first = round(start_price / tick)
+    opens = first + np.concatenate(([0], np.cumsum(path[:-1, -1])))
+    lowest = opens + np.minimum(path.min(axis=1), 0)
+    if lowest.min() <= 0:
+        raise ValueError(f"seed {seed} walks below zero; raise start_price")
+    ts_ms = start_ms + tf_ms(timeframe) * np.arange(n, dtype=np.int64)
+    volume = np.asarray(np.round(chance.gamma(2.0, 5.0, size=n), 3), np.float64)
+    high = (opens + np.maximum(path.max(axis=1), 0)) * tick
+    close = np.asarray((opens + path[:, -1]) * tick, np.float64)
+    return Candles(timeframe, ts_ms, opens * tick, high, lowest * tick, close, volume)
+
+
+def picked(candles: Candles, rows: slice | Bools) -> Candles:
+    """Return copies of some of the bars."""
+    ts_ms, *prices = candles.columns()
+    return Candles(candles.timeframe, ts_ms[rows].copy(), *(line[rows].copy() for line in prices))
+
+
+def mapped(candles: Candles, *, scale: float = 1.0, mirror_at: float | None = None) -> Candles:
+    """Return the same bars with prices scaled, or mirrored as p -> mirror_at - p."""
+    ts_ms, o, h, low, c, v = candles.columns()
+    if mirror_at is not None:
+        return Candles(
+            candles.timeframe,
+            ts_ms,
+            mirror_at - o,
+            mirror_at - low,
+            mirror_at - h,
+            mirror_at - c,
+            v,
+        )
+    return Candles(candles.timeframe, ts_ms, o * scale, h * scale, low * scale, c * scale, v)
+
+
+def scan_input(
+    base: Candles,
+    timeframe: str = "15m",
+    *,
+    leader_base: Candles | None = None,
+    market: Market | None = None,
+    missing_ms: Ints = NO_MS,
+) -> ScanInput:
+    """Return what `signals.scan` needs, all timeframes resampled from one base series."""
+    first, second = higher_timeframes(timeframe)
+    return ScanInput(
+        series=Series("test", "AAA/USDT:USDT", timeframe),
+        bars=resample(base, timeframe),
+        higher=(resample(base, first), resample(base, second)),
+        base=base,
+        leader=None if leader_base is None else resample(leader_base, timeframe),
+        market=market or Market(symbol="AAA/USDT:USDT", kind="swap", tick=0.5),
+        missing_ms=missing_ms,
+    )
+
+
+def strategy(*, fibo: dict[str, float] | None = None, **signals: object) -> Config:
+    """Return the default settings with some of `signals` replaced."""
+    return config_from({"signals": {**signals, "fibo": fibo or {}}})
