@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING
 
 from core.config import Config, strategy_id
@@ -37,7 +37,9 @@ class App:
     lock_file: WriterLock
     holds_lock: bool
     busy: RLock = field(default_factory=RLock)
+    looking: Lock = field(default_factory=Lock)
     _market: tuple[Exchange, Clock] | None = None
+    _strategy: tuple[Config, str] | None = None
 
     @property
     def root(self) -> Path:
@@ -52,7 +54,9 @@ class App:
     @property
     def strategy(self) -> str:
         """The present strategy_id."""
-        return strategy_id(self.config)
+        if self._strategy is None or self._strategy[0] is not self.config:
+            self._strategy = (self.config, strategy_id(self.config))
+        return self._strategy[1]
 
     def market(self) -> tuple[Exchange, Clock]:
         """Return the exchange and the market's clock, connecting at the first call."""

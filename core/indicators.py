@@ -115,6 +115,12 @@ def mean(values: Floats) -> float:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def median_span(high: Floats, low: Floats) -> float:
+    """Return the median of high minus low, in price units; NaN of nothing."""
+    return np.median(high - low) if len(high) > 0 else np.nan
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def path_length(close: Floats) -> float:
     """Return the sum of absolute changes, in price units; 0 with fewer than two values."""
     total = 0.0

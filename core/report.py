@@ -158,3 +158,18 @@ def write_report(
         text = pd.concat([part for part in tables if len(part)] or tables).to_csv(index=False)
         replace_text(out_dir / f"by_{by}.csv", text)
     return figures
+
+
+def headline(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the figures of all books as rows for a terminal: a figure a row, a book a column."""
+    books: Mapping[str, Mapping[str, Any]] = figures["books"]
+    flat = {name: _flat(book) for name, book in books.items()}
+    names = list(dict.fromkeys(key for book in flat.values() for key in book))
+    return [{"": key, **{name: book.get(key) for name, book in flat.items()}} for key in names]
+
+
+def _flat(book: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in book.items():
+        out |= _flat(value) if isinstance(value, dict) else {key: value}
+    return out

@@ -30,6 +30,7 @@ from core.domain import (
 )
 from core.fibo import Impulse, extension, retracement
 from core.indicators import atr as average_true_range
+from core.indicators import median_span
 from core.regime import regime
 from core.risk import Sizing, finest_step, on_tick, sizing
 from core.setups import SetupEvent, setup_events
@@ -207,7 +208,7 @@ def _late_refusal(
     found: _Found, prices: _Prices, config: Config, rates: CostRates
 ) -> tuple[str, str] | None:
     """What makes a sensible plan not worth having: a stop inside the noise, a target too near."""
-    noise = float(np.median(found.base.high - found.base.low)) if len(found.base) else math.nan
+    noise = float(median_span(found.base.high, found.base.low))
     distance = abs(prices.entry - prices.stop)
     if distance < _NOISE_SPANS * noise:
         return "noise", f"stop {distance / noise:.1f} base bars away, wants {_NOISE_SPANS:.0f}"

@@ -25,7 +25,7 @@ from demo.market import MarketSpec, generate, planted
 PLANTED_BANNER = "GENERATED MARKET, EDGE PLANTED"
 NULL_BANNER = "GENERATED MARKET, NO EDGE"
 REPLAY_BANNER = "REPLAY OF RECORDED CANDLES"
-START_MS = 1_735_689_600_000  # 2025-01-01, the first day of the generated markets
+START_MS = 1_735_776_000_000  # 2025-01-02: the replay then begins on a Monday, far from training
 HISTORY_DAYS, REPLAY_DAYS = 200, 30
 RECENT_DAYS = 365  # of recorded candles, how much history is scanned and trained on
 

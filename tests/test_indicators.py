@@ -13,6 +13,7 @@ from core.indicators import (
     efficiency,
     ema,
     mean,
+    median_span,
     path_length,
     rank_of_last,
     true_range,
@@ -99,6 +100,16 @@ def test_mean_and_path_by_hand() -> None:
     assert np.isnan(mean(np.empty(0)))
     assert path_length(np.array([1.0, 4, 2])) == 5
     assert path_length(np.array([1.0])) == 0
+
+
+@given(spans=st.lists(st.integers(0, 99), min_size=1, max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_median_span_agrees_with_the_sorted_middle(spans: list[int]) -> None:
+    """Half the spans are at or below it, half at or above; two middles are averaged."""
+    ordered, n = sorted(spans), len(spans)
+    low = np.full(n, 7.0)
+    expected = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    assert median_span(low + np.array(spans), low) == expected
 
 
 def test_avwap_is_the_weighted_mean_since_its_anchor() -> None:

@@ -3,59 +3,47 @@
 from __future__ import annotations
 
 import io
-import itertools
-import json
-import logging
 import random
 import socket
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from core.config import Config, config_from
-from core.domain import Message
 from core.messages import plain
 from core.notify import (
     REPEAT,
-    ChannelError,
     ConsoleSink,
     DoubtError,
     LaterError,
-    RedactSecrets,
-    SendReport,
     Sent,
     Sink,
-    TelegramSink,
     channels,
-    redact,
     send_waiting,
     sinks_of,
 )
 from core.store import open_database
 from core.store.db import Database
-from core.store.operation import queue_messages, set_label
+from core.store.operation import set_label
+from tests.outbox_world import (
+    CANARY,
+    FakeTime,
+    Killed,
+    Recorder,
+    Watched,
+    one_round,
+    queue,
+    settings,
+    states,
+    telegram,
+    unmarked,
+    until_empty,
+)
 from tests.telegram_server import DOUBTFUL, Bot, bot_server
 from tests.test_messages import row
-
-CANARY = "987654321:CANARYcanaryCANARYcanary-CANARY_ca"
-
-
-class FakeTime:
-    """Waits that take no time."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def sleep(self, length_s: float) -> None:
-        self.now_s += length_s
 
 
 @pytest.fixture
@@ -70,87 +58,6 @@ def bot() -> Iterator[Bot]:
     """A Bot API that accepts everything until it is given a script."""
     with bot_server(CANARY) as server:
         yield server
-
-
-def settings(base: str = "http://127.0.0.1:9", **notify: Any) -> Config:
-    """Telegram on, with the canary as its token."""
-    telegram = {"enabled": True, "bot_token": CANARY, "chat_id": 42, "api_base": base}
-    return config_from({"notify": {"telegram": telegram, **notify}})
-
-
-def telegram(base: str, *, read_s: float = 5.0, time: FakeTime | None = None) -> TelegramSink:
-    """The sink, with waits that take no time but those for an answer."""
-    time = time or FakeTime()
-    return TelegramSink(
-        requests.Session(),
-        api_base=base,
-        token=CANARY,
-        chat_id="42",
-        timeouts_s=(2.0, read_s),
-        monotonic=time.monotonic,
-        sleep=time.sleep,
-    )
-
-
-def queue(db: Database, texts: list[str], channel: str = "telegram", **more: Any) -> None:
-    """Queue texts under keys of their own; `more` goes to Message but for `expires_ms`."""
-    expires_ms = more.pop("expires_ms", None)
-    n = db.value("SELECT count(*) FROM outbox")
-    found = [
-        Message(dedupe_key=f"{n + i}", kind="test", text=text, **more)
-        for i, text in enumerate(texts)
-    ]
-    with db.write():
-        queue_messages(db, found, channels=[channel], created_ms=0, expires_ms=expires_ms)
-
-
-def one_round(
-    db: Database, sink: Sink, wall_ms: int = 0, *, channel: str = "telegram", **more: Any
-) -> SendReport:
-    """One round with jitter at its middle and a clock that stands still."""
-    options: dict[str, Any] = {"n": 1000, "jitter": lambda: 0.5, "monotonic": lambda: 0.0}
-    return send_waiting(db, settings(), {channel: sink}, wall_ms=wall_ms, **{**options, **more})
-
-
-def until_empty(db: Database, sink: Sink, *, channel: str = "telegram") -> int:
-    """Rounds until nothing waits, jumping from wait to wait; returns the wall time then."""
-    wall_ms = 0
-    for _ in range(2000):
-        report = one_round(db, sink, wall_ms, channel=channel)
-        if channel not in report.next_wall_ms:
-            return wall_ms
-        assert report.next_wall_ms[channel] > wall_ms
-        wall_ms = report.next_wall_ms[channel]
-    raise AssertionError("the outbox does not empty")
-
-
-def states(db: Database) -> list[str]:
-    """The states of the outbox, in its order."""
-    return [str(state) for (state,) in db.rows("SELECT state FROM outbox ORDER BY id")]
-
-
-def unmarked(text: str) -> str:
-    """A message without the mark of a repeat."""
-    return text.removeprefix(f"{REPEAT}\n")
-
-
-class Watched:
-    """A sink that counts, for each text, how often its sender was left in doubt."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
-        self.doubts: Counter[str] = Counter()
-
-    def check(self) -> None:
-        """As the sink itself."""
-        self.sink.check()
-
-    def send(self, text: str, *, silent: bool, reply_to: str | None = None) -> Sent:
-        try:
-            return self.sink.send(text, silent=silent, reply_to=reply_to)
-        except DoubtError:
-            self.doubts[unmarked(plain(text))] += 1
-            raise
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -180,32 +87,6 @@ def test_under_every_vice_nothing_is_lost_and_repeats_are_marked(
         assert all(said.startswith(REPEAT) for said in own[1:])
         assert sink.doubts[text] or not own[0].startswith(REPEAT)
     assert set(states(db)) <= {"sent", "dead"}
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Recorder:
-    """A sink that takes everything, and dies before or after it where told."""
-
-    def __init__(self, deaths: dict[int, str]) -> None:
-        self.texts: list[str] = []
-        self.deaths = deaths
-        self.attempt = itertools.count()
-
-    def check(self) -> None:
-        """Always there."""
-
-    def send(self, text: str, *, silent: bool, reply_to: str | None = None) -> Sent:
-        del silent, reply_to
-        how = self.deaths.get(next(self.attempt))
-        if how == "before":
-            raise Killed
-        self.texts.append(text)
-        if how == "after":
-            raise Killed
-        return Sent(None)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -466,125 +347,3 @@ def test_a_narrow_console_still_prints() -> None:
     stream.close()
     with pytest.raises(LaterError):
         ConsoleSink(stream).send("a", silent=True)
-
-
-def fail_everywhere(db: Database, bot: Bot) -> list[str]:
-    """Every failure path of the Telegram channel; returns what the reports said."""
-    said: list[str] = []
-    steps = ["429:1", "500", "html", "reset", "late_reset", "hang", "400", "400", "401", "403"]
-    bot.script.extend([*steps, "404", "chat"])
-    queue(db, [f"m{i}" for i in range(8)])
-    sink = telegram(bot.base, read_s=0.3)
-    said += [repr(one_round(db, sink, wall_ms)) for wall_ms in range(0, 40_000_000, 1_000_000)]
-    queue(db, ["never"])
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        bases = ["http://127.0.0.1:9", "nonsense://x", "http://", "http://no.such.host.invalid"]
-        bases.append(f"https://127.0.0.1:{silent.getsockname()[1]}")
-        for turn, base in enumerate(bases, start=50):
-            sink = telegram(base, read_s=0.3)
-            said.append(repr(one_round(db, sink, turn * 1_000_000)))
-            said.append(str(db.value("SELECT last_error FROM outbox WHERE text LIKE '%never'")))
-    return said
-
-
-def capture(filters: list[logging.Filter], act: Callable[[], object]) -> str:
-    """Everything logged, at every level, through one handler."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
-    for one in filters:
-        handler.addFilter(one)
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    try:
-        act()
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-    return stream.getvalue()
-
-
-def test_the_token_is_nowhere(tmp_path: Path, bot: Bot) -> None:
-    """After every failure: not in the file, its WAL, the reports, or the filtered log.
-
-    The unfiltered log shows that it was there to be found.
-    """
-    said: list[str] = []
-    with open_database(tmp_path / "canary.db") as db:
-
-        def act() -> None:
-            said.extend(fail_everywhere(db, bot))
-
-        bare = capture([], lambda: said.append(capture([RedactSecrets.of(settings())], act)))
-        errors = [error for (error,) in db.rows("SELECT last_error FROM outbox")]
-        files = [path.read_bytes() for path in tmp_path.iterdir()]
-    assert CANARY in bare
-    assert any("***" in text for text in said)
-    assert any(errors)
-    for text in [*said, *map(str, errors)]:
-        assert CANARY not in text
-        assert "CANARY" not in text
-    assert files
-    assert not any(b"CANARY" in content for content in files)
-
-
-def test_an_error_does_not_carry_the_address() -> None:
-    """Neither its text nor the traceback that would be printed of it."""
-    for base in ("http://127.0.0.1:9", "nonsense://x"):
-        with pytest.raises(ChannelError) as caught:
-            telegram(base).send("a", silent=False)
-        shown = "".join(traceback.format_exception(caught.value))
-        assert "sendMessage" in shown
-        assert CANARY not in shown
-
-
-def test_what_is_stored_of_an_error_is_redacted(db: Database) -> None:
-    """Whatever a sink says of its failure."""
-
-    class Careless(Recorder):
-        def send(self, text: str, *, silent: bool, reply_to: str | None = None) -> Sent:
-            raise LaterError(f"cannot reach {CANARY}")
-
-    queue(db, ["a"])
-    one_round(db, Careless({}))
-    assert db.value("SELECT last_error FROM outbox") == "cannot reach ***"
-
-
-def test_tracebacks_are_redacted_too() -> None:
-    """A secret in an exception, in its cause and in the arguments of a record."""
-    log = logging.getLogger("test.canary")
-
-    def act() -> None:
-        try:
-            try:
-                raise ValueError(f"https://api.test/bot{CANARY}/sendMessage")
-            except ValueError as error:
-                raise RuntimeError(CANARY) from error
-        except RuntimeError:
-            log.exception("failed with %s", CANARY)
-
-    text = capture([RedactSecrets()], act)
-    assert "RuntimeError: ***" in text
-    assert "ValueError: https://api.test/***/sendMessage" in text
-    assert CANARY not in text
-
-
-def test_redaction_knows_the_secrets_of_the_settings() -> None:
-    """Token, dead man's address and exchange keys, also percent-encoded; other words stay."""
-    config = config_from(
-        {
-            "notify": {
-                "deadman_url": "https://hc.test/1b2c-3d4e",
-                "telegram": {"bot_token": "short:token"},
-            },
-            "exchange": {"ccxt": {"apiKey": "key/with=signs", "timeout": 20000}},
-        }
-    )
-    text = "short:token short%3Atoken key/with=signs key%2Fwith%3Dsigns /1b2c-3d4e 20000 hc.test"
-    assert redact(text, config) == "*** *** *** *** *** 20000 hc.test"
-    assert redact("plain words: 12:30, 1234567:short", Config()) == (
-        "plain words: 12:30, 1234567:short"
-    )
-    assert CANARY not in redact(json.dumps({"url": f"/bot{CANARY}/x"}), Config())

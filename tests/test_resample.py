@@ -90,6 +90,8 @@ def test_a_minute_without_trades_is_covered_and_not_invented() -> None:
     assert ((bars.ts_ms - MONDAY_MS) // 300_000).tolist() == [0, 3]
     assert bars.open[0] == base.open[0]
     assert len(resample(base, "5m")) == 1
+    elsewhere = resample(base, "5m", covered_ms=minutes[2:3])  # minute 5 does not stand for 11
+    assert len(elsewhere) == 1
 
 
 def test_prefix() -> None:

@@ -13,6 +13,8 @@ from core.config import Config, config_from
 from core.costs import cost_rates
 from core.domain import Candles, Series, Side, TradePlan
 from core.execution import (
+    ORDER,
+    STATE,
     Event,
     Outcome,
     events,
@@ -33,6 +35,7 @@ from core.timeframe import HOUR_MS
 
 _CHUNK_MS = 60 * 24 * HOUR_MS  # base candles in memory at once
 _SAVE_EVERY_MS = HOUR_MS  # a state in which nothing happened is written this often
+_DRIFTING = ("walked_ms", "mfe_r", "mae_r")  # these move each minute
 
 
 def plan_of(row: Mapping[str, Any]) -> TradePlan:
@@ -110,12 +113,15 @@ def follow_group(
     exchange, base_tf = app.config.exchange.id, rows[0]["base_timeframe"]
     base = Series(exchange, symbol, base_tf)
     until = min(now_ms, frontier_ms(app.db, base))
-    orders = np.concatenate([order_of(plan_of(row), row["timeframe"]) for row in rows])
-    before = np.concatenate([state_from_json(row["exec_state"]) for row in rows])
+    orders, before = np.zeros(len(rows), ORDER), np.zeros(len(rows), STATE)
+    for i, row in enumerate(rows):
+        orders[i] = order_of(plan_of(row), row["timeframe"])[0]
+        before[i] = state_from_json(row["exec_state"])[0]
     start = int(before["walked_ms"].min())
     if until <= start:
         return 0
-    config = settings_under(app.db, app.config, strategy)
+    own = strategy == app.strategy
+    config = app.config if own else settings_under(app.db, app.config, strategy)
     market = market_store.market_of(app.db, exchange, symbol)
     after = before
     while start < until:
@@ -138,15 +144,14 @@ def follow_group(
 
 def _save(app: App, rows: Sequence[dict[str, Any]], orders: Any, before: Any, after: Any) -> int:
     """Write what changed, and the messages that tell it, in one transaction."""
-    n_changed = 0
+    n_changed, touched = 0, np.flatnonzero(_touched(before, after)).tolist()
+    if not touched:
+        return 0
     with app.db.write():
-        for i, row in enumerate(rows):
+        for i in touched:
+            row = rows[i]
             happened: list[Event] = events(orders[i], before[i], after[i])
             result = outcome(orders[i], after[i])
-            moved = result.stop_now != row["stop_now"] or result.status.value != row["status"]
-            idle_ms = int(after[i]["walked_ms"]) - int(before[i]["walked_ms"])
-            if not (happened or moved or idle_ms >= _SAVE_EVERY_MS or _pending(after[i])):
-                continue
             changes = outcome_columns(
                 result, usd_per_trade=app.config.signals.evaluation.usd_per_trade
             )
@@ -159,6 +164,15 @@ def _save(app: App, rows: Sequence[dict[str, Any]], orders: Any, before: Any, af
     return n_changed
 
 
-def _pending(state: Any) -> bool:
-    """Say whether a move of the stop is known and waits: its instant must not be lost."""
-    return bool(int(state["closed_ms"]) == 0 and int(state["tp1_ms"]) > 0)
+def _touched(before: Any, after: Any) -> Any:
+    """Say which states are worth writing: something happened, or an hour was walked.
+
+    Walking again what was walked gives the same bits, so the rest may be lost.
+    """
+    changed = after["walked_ms"] - before["walked_ms"] >= _SAVE_EVERY_MS
+    for name in STATE.names or ():
+        if name not in _DRIFTING:
+            old, new = before[name], after[name]
+            differs = (old != new) & ~(np.isnan(old) & np.isnan(new))
+            changed |= differs.reshape(len(differs), -1).any(axis=1)
+    return changed

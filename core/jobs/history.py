@@ -77,10 +77,7 @@ def _import_file(
         last = max(last, int(bars.ts_ms[-1]))
         n_rows += len(bars)
         with app.db.write():
-            before = store.series_row(app.db, series)
-            store.upsert_candles(app.db, series, bars)
-            after = store.series_row(app.db, series)
-            n_new += (after.n_rows if after else 0) - (before.n_rows if before else 0)
+            n_new += store.upsert_candles(app.db, series, bars).n_new
             store.record_source(
                 app.db,
                 series,

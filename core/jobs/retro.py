@@ -15,7 +15,7 @@ from core import signals
 from core.app import App
 from core.config import Config
 from core.costs import cost_rates
-from core.delivery import Decision
+from core.delivery import WINDOW_MS, Decision
 from core.domain import Candidate, Candles, Origin, Series, Status
 from core.execution import (
     exit_rules,
@@ -28,7 +28,6 @@ from core.execution import (
 from core.jobs.follow import outcome_columns
 from core.jobs.judge import Judge
 from core.jobs.scan import (
-    TRAILING_MS,
     ScanReport,
     candidate_row,
     decision_of,
@@ -326,7 +325,7 @@ def _judge_and_store(
     own = {decision.identity for decision in decisions}
     past = past_decisions(
         app,
-        start_ms=candidates[0].decided_ms - TRAILING_MS,
+        start_ms=candidates[0].decided_ms - WINDOW_MS,
         end_ms=candidates[-1].decided_ms + 1,
     )
     past = [decision for decision in past if decision.identity not in own]

@@ -15,6 +15,7 @@ from core.errors import TraderError
 from core.jobs import follow, scan, sync, tell
 from core.notify import Sinks, send_waiting, sinks_of
 from core.store import operation
+from core.store import signals as signal_store
 
 log = logging.getLogger("trader.run")
 
@@ -154,16 +155,37 @@ def deliver_waiting(app: App, sinks: Sinks) -> int:
     row = operation.clock_row(app.db)
     market_ms = row[0] if row else wall_ms()
     report = send_waiting(app.db, app.config, sinks, wall_ms=wall_ms(), market_ms=market_ms, n=200)
+    for channel, why in report.closed.items():
+        log.error("%s takes no messages until you act: %s", channel, why)
+    if report.n_dead:
+        log.error("%d messages were given up; see db_inspect.py", report.n_dead)
+    late = {
+        told.signal_id
+        for told in report.accepted
+        if told.kind == "new_signal" and told.as_expired and told.signal_id is not None
+    }
+    if late:
+        with app.db.write():
+            for number in late:
+                signal_store.mark_late(app.db, number)
     return report.n_sent
 
 
 def look(app: App, *, for_s: float, stop: threading.Event, weekly: bool) -> None:
-    """Keep running what is due for some wall seconds: in a fast replay minutes pass meanwhile."""
-    deadline = time.monotonic() + for_s
-    while not stop.is_set():
-        run_due(app, weekly=weekly, stop=stop)
-        _, clock = app.market()
-        wait = clock.wait_s(next_instant_ms(clock.now_ms()))
-        if time.monotonic() + wait >= deadline:
-            return
-        stop.wait(min(wait, 0.25))
+    """Keep running what is due for some wall seconds: in a fast replay minutes pass meanwhile.
+
+    One look at a time: whoever comes while it lasts has nothing to do.
+    """
+    if not app.looking.acquire(blocking=False):
+        return
+    try:
+        deadline = time.monotonic() + for_s
+        while not stop.is_set():
+            run_due(app, weekly=weekly, stop=stop)
+            _, clock = app.market()
+            wait = clock.wait_s(next_instant_ms(clock.now_ms()))
+            if time.monotonic() + wait >= deadline:
+                return
+            stop.wait(min(wait, 0.25))
+    finally:
+        app.looking.release()

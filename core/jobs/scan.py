@@ -13,7 +13,7 @@ import numpy as np
 from core import features, signals
 from core.app import App
 from core.config import Config
-from core.delivery import Decision, deliver
+from core.delivery import WINDOW_MS, Decision, deliver
 from core.domain import (
     Candidate,
     Candles,
@@ -35,11 +35,9 @@ from core.store import candles as store
 from core.store import markets as market_store
 from core.store import signals as signal_store
 from core.store.db import Database
-from core.timeframe import DAY_MS, MINUTE_MS, floor_ms, higher_timeframes, tf_ms
+from core.timeframe import MINUTE_MS, floor_ms, higher_timeframes, tf_ms
 
 log = logging.getLogger("trader.scan")
-
-TRAILING_MS = 30 * DAY_MS  # what the guards and the paper quantile look back on
 
 
 @dataclass(slots=True)
@@ -81,14 +79,16 @@ def leader_of(config: Config) -> str | None:
     return next((symbol for symbol in config.symbols if symbol.startswith("BTC/")), None)
 
 
-def settled_ms(db: Database, config: Config, series: Series, now_ms: int) -> int:
-    """Return the instant up to which a series and its leader are settled."""
-    base = config.data.base_timeframe
-    instants = [now_ms, frontier_ms(db, Series(series.exchange, series.symbol, base))]
+def settled_ms(
+    db: Database, config: Config, symbols: Iterable[str], *, now_ms: int
+) -> dict[str, int]:
+    """Return, for each symbol, the instant up to which it and its leader are settled."""
+    exchange, base = config.exchange.id, config.data.base_timeframe
     leader = leader_of(config)
-    if leader not in (None, series.symbol):
-        instants.append(frontier_ms(db, Series(series.exchange, str(leader), base)))
-    return min(instants)
+    names = {*symbols, *([leader] if leader else [])}
+    reached = {name: frontier_ms(db, Series(exchange, name, base)) for name in names}
+    led = reached[leader] if leader else now_ms
+    return {symbol: min(now_ms, reached[symbol], led) for symbol in symbols}
 
 
 def lacks_history(db: Database, config: Config, series: Series) -> str:
@@ -136,12 +136,12 @@ def scan_input(
     )
 
 
-def scan_series(app: App, series: Series, *, now_ms: int) -> Found | str:
+def scan_series(app: App, series: Series, *, known_ms: int, position: int | None) -> Found | str:
     """Scan the closed bars of one series that were not scanned yet; or say why it waits."""
     db, config, step = app.db, app.config, tf_ms(series.timeframe)
-    known_ms = settled_ms(db, config, series, now_ms)
     newest = floor_ms(known_ms, step) - step
-    position = _position(app, series, newest)
+    if position is None:
+        position = _first_position(app, series, newest)
     if newest <= position:
         return ""
     lack = lacks_history(db, config, series)
@@ -153,11 +153,11 @@ def scan_series(app: App, series: Series, *, now_ms: int) -> Found | str:
     return Found(series, result, newest)
 
 
-def _position(app: App, series: Series, newest_ms: int) -> int:
-    """Return the last scanned bar; a new series starts before its newest closed one."""
-    position = signal_store.position_of(app.db, series, app.strategy)
-    if position is not None:
-        return position
+def _first_position(app: App, series: Series, newest_ms: int) -> int:
+    """Return where an unscanned series starts: before its newest closed bar.
+
+    Under a new strategy_id it goes on where the older one had come to.
+    """
     older = app.db.value(
         "SELECT max(position_ms) FROM scan_positions WHERE exchange = ? AND symbol = ?"
         " AND timeframe = ?",
@@ -177,10 +177,12 @@ def scan_all(
     """Scan what closed, store all candidates and queue their messages, in one transaction."""
     report = ScanReport()
     found: list[Found] = []
-    for symbol in symbols or app.config.symbols:
+    known = settled_ms(app.db, app.config, symbols or app.config.symbols, now_ms=now_ms)
+    positions = signal_store.positions(app.db, app.strategy)
+    for symbol, known_ms in known.items():
         for timeframe in timeframes or app.config.timeframes:
             series = Series(app.config.exchange.id, symbol, timeframe)
-            one = scan_series(app, series, now_ms=now_ms)
+            one = scan_series(app, series, known_ms=known_ms, position=positions.get(series))
             if isinstance(one, Found):
                 found.append(one)
             elif one:
@@ -263,7 +265,7 @@ def _delivered(
     if not candidates:
         return []
     end = max(candidate.decided_ms for candidate in candidates) + 1
-    past = past_decisions(app, start_ms=candidates[0].decided_ms - TRAILING_MS, end_ms=end)
+    past = past_decisions(app, start_ms=candidates[0].decided_ms - WINDOW_MS, end_ms=end)
     new = [
         decision_of(candidate, verdict, late=now_ms > candidate.plan.actionable_ms)
         for candidate, verdict in zip(candidates, verdicts, strict=True)
@@ -299,6 +301,7 @@ def decision_of(candidate: Candidate, verdict: Verdict, *, late: bool = False) -
         decided_ms=candidate.decided_ms,
         gate=verdict.gate,
         evidence=verdict.evidence,
+        ev_pct=verdict.score.ev_pct if verdict.score else None,
         ev_lo_pct=verdict.score.ev_lo_pct if verdict.score else None,
         cost_r=candidate.plan.cost_r,
         late=late,
@@ -326,6 +329,7 @@ def decision_of_row(row: dict[str, Any]) -> Decision:
         decided_ms=row["decided_ms"],
         gate=Gate(row["gate"]),
         evidence=Evidence(row["evidence"]),
+        ev_pct=row["ev_pct"],
         ev_lo_pct=row["ev_lo_pct"],
         cost_r=row["cost_r"],
         delivery=Delivery(row["delivery"]),

@@ -20,6 +20,7 @@ from core.store.db import open_database
 log = logging.getLogger("trader.scheduler")
 
 _DAY_MS = 86_400_000
+_REPLAY_LOOK_S = 60.0  # a replay's minutes pass in milliseconds: it is looked at without a pause
 
 
 class _Beside:
@@ -68,6 +69,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     settle_models(app, now_ms=clock.now_ms())
     replaying = app.config.exchange.id == "replay"
     every_s = 1.0 if replaying else float(app.config.incremental.run_seconds)
+    for_s = _REPLAY_LOOK_S if replaying else every_s
     sending, weekly = _Beside(app), _Beside(app)
     sinks = sinks_of(app.config)
     scheduler = BackgroundScheduler(
@@ -79,7 +81,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
         scheduler.add_job(_guarded(name, work), "interval", seconds=seconds, id=name)
 
     for name in PIPELINE:
-        add(name, partial(look, app, for_s=every_s, stop=stop, weekly=replaying), every_s)
+        add(name, partial(look, app, for_s=for_s, stop=stop, weekly=replaying), every_s)
     for name in () if replaying else WEEKLY:
         add(name, partial(_weekly_due, app, weekly, name), 30)
     add("notify_closed", partial(_send, sending, sinks), 0.5 if replaying else 2.0)

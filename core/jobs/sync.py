@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,20 +30,39 @@ def sync_all(app: App, *, now_ms: int) -> int:
     A symbol that fails is said and left for the next cycle; the others go on.
     """
     exchange, _ = app.market()
-    n_stored, failed = 0, []
+    n_stored, failed, last_pages = 0, [], []
     for symbol in app.config.symbols:
         series = Series(exchange.id, symbol, app.config.data.base_timeframe)
         try:
-            n_stored += sync_series(app, exchange, series, now_ms=now_ms)
+            for page in _pages(app, exchange, series, now_ms=now_ms):
+                if page.is_last:
+                    last_pages.append(page)
+                else:
+                    n_stored += store_page(app, page, now_ms=now_ms)
         except ExchangeError as error:
             failed.append(f"{symbol}: {error}")
             log.warning("%s is left for the next cycle: %s", symbol, error)
+    with app.db.write():  # the minute of all symbols is one commit; asking took no lock
+        n_stored += sum(store_page(app, page, now_ms=now_ms) for page in last_pages)
+    for page in last_pages:
+        settle_gaps(app, exchange, page.series, now_ms=now_ms)
     if failed and len(failed) == len(app.config.symbols):
         raise ExchangeError(failed[0])
     return n_stored
 
 
-def sync_series(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One answer of the exchange: final bars of [.., end_ms), asked for from `known_ms` on."""
+
+    series: Series
+    bars: Candles
+    known_ms: int
+    end_ms: int
+    is_last: bool
+
+
+def _pages(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> Iterator[Page]:
     """Fetch the final bars of one series up to now, overlap included, page by page."""
     step = tf_ms(series.timeframe)
     known = store.checkpoint_of(app.db, series)
@@ -50,7 +70,6 @@ def sync_series(app: App, exchange: Exchange, series: Series, *, now_ms: int) ->
     if known is None:
         known = floor_ms(max(_history_start(app), now_ms - _FIRST_SYNC_MS), step)
     start = known - app.config.incremental.overlap_candles * step
-    n_stored = 0
     while start < horizon:
         page = min(
             exchange.page_bars(series.timeframe, start_ms=start, now_ms=now_ms),
@@ -58,10 +77,9 @@ def sync_series(app: App, exchange: Exchange, series: Series, *, now_ms: int) ->
         )
         end = min(start + page * step, horizon)
         bars = fetch_final(exchange, series, start_ms=start, end_ms=end, now_ms=now_ms)
-        n_stored += store_page(app, series, bars, known_ms=known, end_ms=end, now_ms=now_ms)
+        yield Page(series=series, bars=bars, known_ms=known, end_ms=end, is_last=end == horizon)
         start = end
-    settle_gaps(app, exchange, series, now_ms=now_ms)
-    return n_stored
+        known = max(known, store.checkpoint_of(app.db, series) or known)
 
 
 def _history_start(app: App) -> int:
@@ -77,27 +95,24 @@ def fetch_final(
     return bars[: bars.closed_by(now_ms)]
 
 
-def store_page(
-    app: App, series: Series, bars: Candles, *, known_ms: int, end_ms: int, now_ms: int
-) -> int:
+def store_page(app: App, page: Page, *, now_ms: int) -> int:
     """Store one page with its checkpoint and holes in one transaction; returns new bars.
 
     The checkpoint moves to the page's end only where a later bar, or ten minutes, confirm that
     nothing is still to come; what is missing before it is written down as unknown.
     """
+    series, bars, known_ms, end_ms = page.series, page.bars, page.known_ms, page.end_ms
     step = tf_ms(series.timeframe)
     last_end = int(bars.ts_ms[-1]) + step if len(bars) else known_ms
     confirmed = max(last_end, min(end_ms, floor_ms(now_ms - SETTLE_MS, step)))
     with app.db.write():
-        before = store.series_row(app.db, series)
-        revised = store.upsert_candles(app.db, series, bars)
-        _after_revision(app, series, revised, now_ms=now_ms)
+        written = store.upsert_candles(app.db, series, bars)
+        _after_revision(app, series, written.revised_ms, now_ms=now_ms)
         if confirmed > known_ms:
             holes = store.holes_in(bars, start_ms=known_ms, end_ms=confirmed)
             store.record_gaps(app.db, series, holes, state="unknown", now_ms=now_ms)
             store.move_checkpoint(app.db, series, next_ms=confirmed, now_ms=now_ms)
-        after = store.series_row(app.db, series)
-    return (after.n_rows if after else 0) - (before.n_rows if before else 0)
+    return written.n_new
 
 
 def _after_revision(app: App, series: Series, revised: Ints, *, now_ms: int) -> None:
@@ -212,11 +227,22 @@ def resample_all(app: App, *, now_ms: int) -> int:
     exchange, _ = app.market()
     base = app.config.data.base_timeframe
     timeframes = derived_timeframes(app, base)
+    if not timeframes:
+        return 0
+    made = {row.series: row.derived_to_ms or 0 for row in store.series_rows(app.db)}
     n_made = 0
-    for symbol in app.config.symbols:
-        series = Series(exchange.id, symbol, base)
-        until = min(now_ms, frontier_ms(app.db, series))
-        n_made += resample_symbol(app.db, series, timeframes, until_ms=until)
+    with app.db.write():
+        for symbol in app.config.symbols:
+            series = Series(exchange.id, symbol, base)
+            until = min(now_ms, frontier_ms(app.db, series))
+            due = [
+                timeframe
+                for timeframe in timeframes
+                if floor_ms(until, tf_ms(timeframe))
+                > made.get(Series(exchange.id, symbol, timeframe), 0)
+            ]
+            if due:
+                n_made += resample_symbol(app.db, series, timeframes, until_ms=until)
     return n_made
 
 

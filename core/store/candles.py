@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,64 +101,47 @@ def _keys(number: int, ts_ms: Ints) -> Ints:
     return keys
 
 
-def upsert_candles(db: Database, series: Series, bars: Candles) -> Ints:
-    """Store bars and return the opens of those already there with other values (revisions).
+class Written(NamedTuple):
+    """What an upsert did: how many bars are new, and the opens of those that changed."""
+
+    n_new: int
+    revised_ms: Ints
+
+
+def upsert_candles(db: Database, series: Series, bars: Candles) -> Written:
+    """Store bars; those already there with other values are changed and named as revised.
 
     Call it inside `db.write()` together with what must be true at the same instant.
     """
     if not len(bars):
-        return np.empty(0, np.int64)
+        return Written(0, np.empty(0, np.int64))
+    first, last = int(bars.ts_ms[0]), int(bars.ts_ms[-1])
     with db.write():
         number = _series_id(db, series)
-        before = db.value(
-            "SELECT count(*) FROM ohlcv WHERE key BETWEEN ? AND ?",
-            (
-                int(_keys(number, bars.ts_ms[:1])[0]),
-                int(_keys(number, bars.ts_ms[-1:])[0]),
-            ),
-        )
-        revised = _revisions(db, number, bars) if before else np.empty(0, np.int64)
-        n_known = _n_known(db, number, bars) if before else 0
+        stored = _read(db, number, bars.timeframe, start_ms=first, end_ms=last + MINUTE_MS)
+        n_known, revised = _compared(stored, bars)
         columns = (_keys(number, bars.ts_ms), *bars.columns()[1:])
         db.run_many(_UPSERT, zip(*(column.tolist() for column in columns), strict=True))
         db.run(
             "UPDATE series SET n_rows = n_rows + ?1, n_revised = n_revised + ?2,"
             " first_ms = min(coalesce(first_ms, ?3), ?3),"
             " last_ms = max(coalesce(last_ms, ?4), ?4) WHERE id = ?5",
-            (
-                len(bars) - n_known,
-                len(revised),
-                int(bars.ts_ms[0]),
-                int(bars.ts_ms[-1]),
-                number,
-            ),
+            (len(bars) - n_known, len(revised), first, last, number),
         )
-    return revised
+    return Written(len(bars) - n_known, revised)
 
 
-def _stored(db: Database, number: int, bars: Candles) -> Candles:
-    return _read(
-        db,
-        number,
-        bars.timeframe,
-        start_ms=int(bars.ts_ms[0]),
-        end_ms=int(bars.ts_ms[-1]) + MINUTE_MS,
-    )
-
-
-def _n_known(db: Database, number: int, bars: Candles) -> int:
-    return len(np.intersect1d(_stored(db, number, bars).ts_ms, bars.ts_ms, assume_unique=True))
-
-
-def _revisions(db: Database, number: int, bars: Candles) -> Ints:
-    stored = _stored(db, number, bars)
+def _compared(stored: Candles, bars: Candles) -> tuple[int, Ints]:
+    """Return how many of the bars are stored already, and the opens of those that differ."""
+    if not len(stored):
+        return 0, np.empty(0, np.int64)
     _, ours, theirs = np.intersect1d(
         stored.ts_ms, bars.ts_ms, assume_unique=True, return_indices=True
     )
     changed = np.zeros(len(ours), np.bool_)
     for old, new in zip(stored.columns()[1:], bars.columns()[1:], strict=True):
         changed |= old[ours] != new[theirs]
-    return stored.ts_ms[ours][changed]
+    return len(ours), stored.ts_ms[ours][changed]
 
 
 def _read(db: Database, number: int, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:

@@ -49,6 +49,15 @@ def position_of(db: Database, series: Series, strategy: str) -> int | None:
     return None if found is None else int(found)
 
 
+def positions(db: Database, strategy: str) -> dict[Series, int]:
+    """Return the open of the last bar scanned live of every series under a strategy."""
+    found = db.rows(
+        "SELECT exchange, symbol, timeframe, position_ms FROM scan_positions WHERE strategy_id = ?",
+        (strategy,),
+    )
+    return {Series(*row[:3]): int(row[3]) for row in found}
+
+
 def move_position(db: Database, series: Series, strategy: str, *, position_ms: int) -> None:
     """Move a scan position forward; it never moves back."""
     db.run(
@@ -145,6 +154,15 @@ def update_signal(db: Database, number: int, changes: Mapping[str, Any]) -> None
     """Write new values into some columns of one row."""
     sets = ", ".join(f"{name} = :{name}" for name in changes)
     db.run(f"UPDATE signals SET {sets} WHERE id = :id", {**changes, "id": number})
+
+
+def mark_late(db: Database, number: int) -> None:
+    """Say that a row was accepted by its channel too late to act on: never delivered live."""
+    db.run(
+        "UPDATE signals SET delivery = 'DIGEST', delivery_reason = 'late' WHERE id = ?"
+        " AND delivery IN ('LIVE', 'PAPER')",
+        (number,),
+    )
 
 
 def followed(db: Database, *, exchange: str, symbol: str | None = None) -> list[dict[str, Any]]:

@@ -230,9 +230,10 @@ def version(path: Path) -> tuple[object, ...]:
 
     Raises StoreError as `reading` does. Market time enters by the hour: trades mature.
     """
+    # An exit lowers the count of those followed unless a new id makes up for it.
     with reading(path) as db:
         numbers = db.rows(
-            "SELECT (SELECT max(id) FROM signals), (SELECT max(closed_ts_ms) FROM signals),"
+            "SELECT (SELECT max(id) FROM signals),"
             " (SELECT count(*) FROM signals WHERE status IN ('PENDING', 'OPEN')),"
             " (SELECT max(created_ms) FROM bundles), (SELECT max(promoted_ms) FROM bundles),"
             " (SELECT max(rowid) FROM tunings), (SELECT count(*) FROM bundles),"

@@ -1,0 +1,45 @@
+"""Measure what the followed trades earned, with intervals, and write it where others can read it.
+
+Writes report.html (opens without a network), equity.csv, metrics.json and one CSV per breakdown.
+
+Examples:
+  python analyze_results.py
+  python analyze_results.py --start 2024-01-01 --end 2024-12-31 --out reports/2024
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from core import cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compute the figures, write the files and print the headline."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--start", type=cli.day, help="first day of the decisions, UTC")
+    parser.add_argument("--end", type=cli.day, help="last day, UTC, included")
+    parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR")
+    args = parser.parse_args(argv)
+    with cli.reader(args) as (config, db):
+        from core.report import headline, write_report
+
+        figures = write_report(
+            db.path,
+            args.out,
+            start_ms=cli.day_ms(args.start) if args.start else None,
+            end_ms=cli.day_ms(args.end) + 86_400_000 if args.end else None,
+            zone=config.app.timezone,
+        )
+    cli.show(figures if args.json else headline(figures), as_json=args.json)
+    if not args.json:
+        cli.show(
+            f"\nwritten: {args.out}/report.html, equity.csv, metrics.json, by_*.csv", as_json=False
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.guarded(main))
