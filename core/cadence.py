@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -41,11 +41,15 @@ def last_weekly_ms(job: WeeklyJob, now_ms: int) -> int:
 
 
 def last_digest_ms(hour: int, zone: str, now_ms: int) -> int:
-    """Return the newest instant at or before now at which it was `hour` o'clock in a zone."""
+    """Return the newest instant at or before now at which it was `hour` o'clock in a zone.
+
+    Of an hour that comes twice the first counts; one that is skipped begins where it would have.
+    """
     there = ZoneInfo(zone)
+    today = datetime.fromtimestamp(now_ms / 1000, there).date()
     for back in range(4):
-        day = datetime.fromtimestamp((now_ms - back * DAY_MS) / 1000, there)
-        instant = int(day.replace(hour=hour, minute=0, second=0, microsecond=0).timestamp() * 1000)
+        day = today - timedelta(days=back)
+        instant = int(datetime.combine(day, time(hour), there).timestamp() * 1000)
         if instant <= now_ms:
             return instant
     raise AssertionError("a day has no such hour")  # a zone skips at most one occurrence

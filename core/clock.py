@@ -108,8 +108,9 @@ class LiveClock:
 class PacedClock:
     """A replay: from `start_ms` at `speed` market seconds per wall second, up to `end_ms`.
 
-    The market waits at an instant that is due until it is settled, then goes on from there: time
-    lost by waiting is not made up. At the end it stands still.
+    Market time is start + elapsed x speed, but never past an instant that is due until it is
+    settled: the market waits for the engine, and makes up what the wait has cost as far as the
+    engine keeps pace. At the end it stands still.
     """
 
     finished = False
@@ -127,8 +128,8 @@ class PacedClock:
         self._limit_ms = start_ms
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._anchor_ms = float(start_ms)
-        self._anchor_s = monotonic()
+        self._start_ms = float(start_ms)
+        self._start_s = monotonic()
 
     def now_ms(self) -> int:
         """Return market time, UTC ms."""
@@ -138,9 +139,7 @@ class PacedClock:
     def settled(self, next_due_ms: int) -> None:
         """Let the market run on to the next due instant."""
         with self._lock:
-            wall_s = self._monotonic()
-            self._anchor_ms, self._anchor_s = self._now(wall_s), wall_s
-            self._limit_ms = max(int(self._anchor_ms), next_due_ms)
+            self._limit_ms = max(int(self._now(self._monotonic())), next_due_ms)
 
     def wait_s(self, due_ms: int) -> float:
         """Return the wall seconds until an instant; `inf` beyond the next due one or the end."""
@@ -149,11 +148,15 @@ class PacedClock:
             if due_ms <= int(now):
                 return 0.0
             reachable = due_ms <= min(self._limit_ms, self._end_ms)
-            return (due_ms - now) / 1000 / self.speed if reachable else float("inf")
+            if not reachable:
+                return float("inf")
+            return max(0.0, (due_ms - self._running(self._monotonic())) / 1000 / self.speed)
 
     def _now(self, wall_s: float) -> float:
-        running = self._anchor_ms + (wall_s - self._anchor_s) * 1000 * self.speed
-        return min(running, self._limit_ms, self._end_ms)
+        return min(self._running(wall_s), self._limit_ms, self._end_ms)
+
+    def _running(self, wall_s: float) -> float:
+        return self._start_ms + (wall_s - self._start_s) * 1000 * self.speed
 
 
 class SteppedClock:

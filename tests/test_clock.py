@@ -115,27 +115,29 @@ def test_paced_stands_until_the_start_is_settled() -> None:
     """What is due at the start must be done before time moves."""
     wall = Wall()
     clock = PacedClock(START_MS, START_MS + 10 * MINUTE_MS, 60, monotonic=wall)
-    wall.now_s += 1000
-    assert clock.now_ms() == START_MS
-    clock.settled(START_MS + MINUTE_MS)
     assert clock.now_ms() == START_MS
     wall.now_s += 0.5
+    assert clock.now_ms() == START_MS
+    clock.settled(START_MS + MINUTE_MS)
     assert clock.now_ms() == START_MS + 30_000
 
 
-def test_paced_waits_for_the_engine_and_does_not_catch_up() -> None:
-    """At an unsettled instant the market stands; afterwards it goes on from there."""
+def test_paced_waits_for_the_engine_and_makes_up_for_it() -> None:
+    """At an unsettled instant the market stands; then it is where elapsed x speed says."""
     wall = Wall()
-    clock = PacedClock(START_MS, START_MS + 10 * MINUTE_MS, 60, monotonic=wall)
+    clock = PacedClock(START_MS, START_MS + 20 * MINUTE_MS, 60, monotonic=wall)
     clock.settled(START_MS + MINUTE_MS)
     assert clock.wait_s(START_MS + MINUTE_MS) == 1.0
     assert clock.wait_s(START_MS + 2 * MINUTE_MS) == float("inf")
     wall.now_s += 7
     assert clock.now_ms() == START_MS + MINUTE_MS
     clock.settled(START_MS + 2 * MINUTE_MS)
-    assert clock.now_ms() == START_MS + MINUTE_MS
+    assert clock.now_ms() == START_MS + 2 * MINUTE_MS
+    clock.settled(START_MS + 10 * MINUTE_MS)
+    assert clock.now_ms() == START_MS + 7 * MINUTE_MS
+    assert clock.wait_s(START_MS + 8 * MINUTE_MS) == 1.0
     wall.now_s += 0.25
-    assert clock.now_ms() == START_MS + MINUTE_MS + 15_000
+    assert clock.now_ms() == START_MS + 7 * MINUTE_MS + 15_000
 
 
 def test_paced_takes_an_earlier_due_instant() -> None:
@@ -178,12 +180,13 @@ def test_paced_never_goes_backwards_nor_past_what_is_due(
     wall = Wall()
     end_ms = START_MS + 20 * MINUTE_MS
     clock = PacedClock(START_MS, end_ms, speed, monotonic=wall)
-    last_ms = due_ms = START_MS
+    last_ms, due_ms, run_s = START_MS, START_MS, 0.0
     for elapsed_s, n_minutes, settles in steps:
         wall.now_s += elapsed_s
+        run_s += elapsed_s
         now_ms = clock.now_ms()
         assert last_ms <= now_ms <= min(max(due_ms, last_ms), end_ms)
-        assert now_ms - last_ms <= elapsed_s * 1000 * speed + 1
+        assert now_ms - START_MS <= run_s * 1000 * speed + 1
         last_ms = now_ms
         if settles:
             due_ms = now_ms + n_minutes * MINUTE_MS
