@@ -24,6 +24,7 @@ from core import views
 from core.errors import TraderError
 
 REFRESH_S = 10
+ICON = Path(__file__).resolve().parent / "docs" / "icon.png"  # a named icon is fetched from the web
 PAGES = ("Signals & Candles", "Results", "Health")
 _CHART = {"displaylogo": False, "displayModeBar": "hover"}
 _STOPPED_MS = 5 * 60_000
@@ -357,9 +358,7 @@ def body(place: views.Place) -> None:
 
 def main() -> None:
     """Show the dashboard of one config file."""
-    st.set_page_config(
-        page_title="Trader_AI", page_icon=":material/candlestick_chart:", layout="wide"
-    )
+    st.set_page_config(page_title="Trader_AI", page_icon=str(ICON), layout="wide")
     try:
         place = views.place(config_path())
     except TraderError as error:

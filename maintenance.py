@@ -2,13 +2,15 @@
 
   train, calibrate, tune   the three steps of the meta-model      weekly    all three, in order
   checkpoint               merge the WAL into the database        vacuum    reclaim space, if any
-  backup                   a verified copy, old ones rotated      doctor    is everything all right?
+  backup                   a verified copy, old ones rotated      restore   put one back (--file)
+  doctor                   is everything all right?
   verify [--invariants]    live = retro and no look-ahead, checked on your own candles
   rollback                 back to the bundle before this one     config    the settings in force
   notify-test              send a test message                    evaluate  the model's record
 
 Examples:
   python maintenance.py weekly
+  python maintenance.py restore --file data/backups/ohlcv-20260101-000000-000.db
   python maintenance.py verify --points 200
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from core import cli
 
@@ -29,6 +32,7 @@ STEPS = (
     "checkpoint",
     "vacuum",
     "backup",
+    "restore",
     "verify",
     "doctor",
     "notify-test",
@@ -40,11 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one tool and print its figures."""
     parser = cli.parser(__doc__)
     parser.add_argument("step", choices=STEPS)
+    parser.add_argument("--file", type=Path, help="restore: the backup to put back")
     parser.add_argument("--points", type=cli.positive, default=60, help="verify: bars to check")
     parser.add_argument("--seed", type=int, default=7, help="verify: which bars")
     parser.add_argument("--invariants", action="store_true", help="verify: the tables too")
     parser.add_argument("--force", action="store_true", help="vacuum: even with nothing to gain")
     args = parser.parse_args(argv)
+    if args.step == "restore":
+        if args.file is None:
+            parser.error("restore needs --file BACKUP")
+        cli.show(cli.restored(args), as_json=args.json)
+        return 0
     with cli.app(args) as app, cli.progress() as progress:
         from core.jobs import tools
 

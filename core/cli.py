@@ -88,6 +88,28 @@ def app(args: argparse.Namespace) -> Iterator[App]:
         opened.close()
 
 
+def restored(args: argparse.Namespace) -> dict[str, Any]:
+    """Put a backup back while nobody else keeps the database."""
+    from core.app import database_path
+    from core.config_file import load_config
+    from core.errors import StoreError
+    from core.jobs.maintain import restore
+    from core.store.db import WriterLock
+
+    setup_logging(args.log_level)
+    path = args.config.resolve()
+    target = database_path(load_config(path), path.parent)
+    lock = WriterLock(target.with_name(target.name + ".lock"))
+    if not lock.acquire():
+        raise StoreError(
+            f"the scheduler (pid {lock.holder()}) keeps the database;", remedy="stop it first"
+        )
+    try:
+        return restore(args.file, target)
+    finally:
+        lock.release()
+
+
 @contextmanager
 def reader(args: argparse.Namespace) -> Iterator[tuple[Config, Database]]:
     """Open the database read-only, for commands that only look."""

@@ -9,48 +9,19 @@ from datetime import date
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, field_serializer, field_validator, model_validator
 
+from core.section import IsoDate, Section, Timeframe, Weekday, Word, hidden
 from core.timeframe import MINUTE_MS, is_derivable, tf_ms
 
 STRATEGY_VERSION = 1  # raise when code changes a candidate or its outcome
-
-Pct = Annotated[float, Field(ge=0, le=100)]
-Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-
-
-def _timeframe(value: str) -> str:
-    tf_ms(value)
-    return value
-
-
-def _iso_date(value: Any) -> Any:
-    return date.fromisoformat(value) if isinstance(value, str) else value
-
-
-Timeframe = Annotated[str, Field(strict=True), BeforeValidator(lambda v: _timeframe(str(v)))]
-IsoDate = Annotated[date, BeforeValidator(_iso_date)]
-
-
-class Section(BaseModel):
-    """A frozen block of settings that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class App(Section):
     """Where things are kept, and the zone times are shown in."""
 
-    data_dir: str = "data"
-    db_path: str = "data/ohlcv.db"
+    data_dir: Word = "data"
+    db_path: Word = "data/ohlcv.db"
     timezone: str = "UTC"
 
     @field_validator("timezone")
@@ -66,7 +37,7 @@ class App(Section):
 class Replay(Section):
     """A folder of Parquet candles served as an exchange would, at market time."""
 
-    path: str = "data/replay"
+    path: Word = "data/replay"
     start: IsoDate | None = None
     speed: Annotated[float, Field(ge=0)] = 1800.0
 
@@ -74,10 +45,14 @@ class Replay(Section):
 class Exchange(Section):
     """Which exchange, and how hard it may be asked."""
 
-    id: str = "bitget"
+    id: Word = "bitget"
     rate_limit_ms: Annotated[int, Field(ge=1, le=60_000)] = 50
-    ccxt: dict[str, Any] = Field(default_factory=dict)
+    ccxt: dict[str, Any] = Field(default_factory=dict, repr=False)
     replay: Replay = Replay()
+
+    @field_serializer("ccxt", when_used="json")
+    def _without_credentials(self, value: dict[str, Any]) -> Any:
+        return hidden(value)
 
 
 class Resample(Section):
@@ -97,7 +72,10 @@ class Data(Section):
     def _derivable(self) -> Data:
         bad = [t for t in self.derived_timeframes if not is_derivable(t, self.base_timeframe)]
         if bad:
-            raise ValueError(f"{bad[0]} is no multiple of base_timeframe {self.base_timeframe}")
+            raise ValueError(
+                f"derived_timeframes: {bad[0]} is no multiple of base_timeframe"
+                f" {self.base_timeframe}"
+            )
         return self
 
 
@@ -214,7 +192,7 @@ class Calibration(Section):
     """Whether and how raw scores become probabilities."""
 
     enabled: bool = True
-    path: str = "models/meta_cal.pkl"
+    path: Word = "models/meta_cal.pkl"
     method: Literal["auto", "identity", "platt", "binned_isotonic", "isotonic"] = "auto"
 
 
@@ -254,7 +232,7 @@ class Meta(Section):
     """The meta-model."""
 
     enabled: bool = True
-    model_path: str = "models/meta_xgb.pkl"
+    model_path: Word = "models/meta_xgb.pkl"
     calibration: Calibration = Calibration()
     gating: Gating = Gating()
 
@@ -298,7 +276,7 @@ class Backup(Section):
     """Copies of the database."""
 
     enabled: bool = True
-    dir: str = "data/backups"
+    dir: Word = "data/backups"
     keep: Annotated[int, Field(ge=1, le=1000)] = 7
 
 
@@ -337,8 +315,12 @@ class Notify(Section):
     console: bool = True
     paper_per_day: Annotated[int, Field(ge=0, le=100)] = 3
     digest_hour: Annotated[int, Field(ge=0, le=23)] = 8
-    deadman_url: str = ""
+    deadman_url: str = Field(default="", repr=False)
     telegram: Telegram = Telegram()
+
+    @field_serializer("deadman_url", when_used="json")
+    def _without_address(self, value: str) -> Any:
+        return hidden(value)
 
 
 class Config(Section):
@@ -346,7 +328,7 @@ class Config(Section):
 
     app: App = App()
     exchange: Exchange = Exchange()
-    symbols: Annotated[tuple[str, ...], Field(min_length=1)] = ("BTC/USDT:USDT", "ETH/USDT:USDT")
+    symbols: Annotated[tuple[Word, ...], Field(min_length=1)] = ("BTC/USDT:USDT", "ETH/USDT:USDT")
     timeframes: Annotated[tuple[Timeframe, ...], Field(min_length=1)] = ("15m", "1h", "4h")
     data: Data = Data()
     backfill: Backfill = Backfill()
@@ -360,19 +342,25 @@ class Config(Section):
     backup: Backup = Backup()
     notify: Notify = Notify()
 
+    @field_validator("symbols", "timeframes")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            raise ValueError(f"{twice[0]} stands there twice; each may only once")
+        return names
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        base = self.data.base_timeframe
+        base, delay_s = self.data.base_timeframe, self.execution.delivery_delay_s
         for timeframe in self.timeframes:
             if timeframe != base and not is_derivable(timeframe, base):
                 raise ValueError(f"timeframes: {timeframe} is no multiple of base_timeframe {base}")
-            if (
-                self.execution.delivery_delay_s * 1000 >= tf_ms(timeframe)
-                and tf_ms(timeframe) > MINUTE_MS
-            ):
-                raise ValueError(f"execution.delivery_delay_s must be shorter than {timeframe}")
-        if len(set(self.symbols)) < len(self.symbols):
-            raise ValueError("symbols: each may stand there only once")
+            if delay_s * 1000 >= tf_ms(timeframe) > MINUTE_MS:
+                raise ValueError(
+                    f"execution.delivery_delay_s: {delay_s} must be shorter than the timeframe"
+                    f" {timeframe}"
+                )
         return self
 
 
@@ -381,7 +369,18 @@ def config_from(raw: Mapping[str, Any]) -> Config:
 
     Raises pydantic.ValidationError; `config_file` turns that into one line with the remedy.
     """
-    return Config.model_validate_json(json.dumps(raw, default=str))
+    return Config.model_validate_json(json.dumps(_in_data_dir(raw), default=str))
+
+
+def _in_data_dir(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let the paths of what the engine writes, where left out, lie in `app.data_dir`."""
+    app, backup = raw.get("app"), raw.get("backup", {})
+    if not isinstance(app, dict) or not isinstance(app.get("data_dir"), str):
+        return raw
+    folder = app["data_dir"].rstrip("/")
+    if isinstance(backup, dict):
+        raw = {**raw, "backup": {"dir": f"{folder}/backups", **backup}}
+    return {**raw, "app": {"db_path": f"{folder}/ohlcv.db", **app}}
 
 
 def strategy_settings(config: Config) -> dict[str, Any]:

@@ -36,10 +36,10 @@ from core.store import Database, open_database
 from core.store.candles import (
     move_checkpoint,
     read_candles,
-    record_gaps,
     resample_series,
     upsert_candles,
 )
+from core.store.gaps import record_gaps
 from core.store.markets import market_of, upsert_markets
 from core.store.models import insert_bundle, insert_tunings, replace_scores, update_bundle
 from core.store.operation import move_mark, queue_messages, record_run, set_label, write_clock

@@ -151,9 +151,12 @@ def test_what_is_done_by_an_instant_is_the_beginning_of_what_is_done_later(
     length=st.integers(1, 2 * HOUR_MS),
     cut=st.integers(1, 400),
 )
-def test_a_stop_after_any_piece_loses_and_repeats_nothing(start: int, length: int, cut: int) -> None:
+def test_a_stop_after_any_piece_loses_and_repeats_nothing(
+    start: int, length: int, cut: int
+) -> None:
     """Cut off after some piece and started again with the stored marks: the same work in all."""
-    config, ticks, marks = Config(), [start, start + length], {}
+    config, ticks = Config(), [start, start + length]
+    marks: dict[str, int] = {}
     first = run(ticks, marks, config, stop_after=cut)
     rest = run([start + length], marks, config)
     assert first + rest == run(ticks, {}, config)

@@ -457,22 +457,24 @@ def mutated(text: str, chance: random.Random) -> str:
     return text
 
 
+def refusal_of(text: str) -> str:
+    """What is said of a text, or '' for one that gives settings. Other errors go through."""
+    try:
+        config = parse_config(text, name="my.yaml")
+    except ConfigError as error:
+        return str(error)
+    return "" if len(strategy_id(config)) == 12 else "no strategy"
+
+
 @pytest.mark.parametrize("part", range(5))
 def test_five_hundred_mutilated_files_are_read_or_refused(part: int) -> None:
     """Each gives settings or a ConfigError of one line, and never another exception."""
     shipped = SHIPPED.read_text(encoding="utf-8")
-    n_read = n_refused = 0
-    for number in range(100 * part, 100 * part + 100):
-        text = mutated(shipped, random.Random(number))
-        try:
-            config = parse_config(text, name="my.yaml")
-        except ConfigError as error:
-            n_refused += 1
-            assert str(error).startswith("my.yaml")
-            assert "\n" not in str(error)
-            assert len(str(error)) < 500
-        else:
-            n_read += 1
-            assert config == config_from(config.model_dump(mode="json"))
-    assert n_read > 5
-    assert n_refused > 20
+    numbers = range(100 * part, 100 * part + 100)
+    said = [refusal_of(mutated(shipped, random.Random(number))) for number in numbers]
+    refused = [line for line in said if line]
+    assert 20 < len(refused) < 95
+    for line in refused:
+        assert line.startswith("my.yaml")
+        assert "\n" not in line
+        assert len(line) < 400

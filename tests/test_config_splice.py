@@ -21,7 +21,7 @@ BLOCKS = {  # the tuner's block in every dress an owner may give it
     "flow of two lines": '      per_pair_tf: {"A/USDT": {"1h": {threshold: 0.6}},\n'
     "        B/USDT: {}}\n",
     "block": "      per_pair_tf:   # the tuner's: not mine\n        A/USDT:\n          1h:\n"
-    "            min_ev_pct: 0.25  # why: because\n            source: tuner\n      # below\n",
+    "            source: tuner\n            min_ev_pct: 0.25  # why: because\n      # below\n",
     "block of flows": "      per_pair_tf:\n        '*': {'*': {min_ev_pct: 0.1}}\n\n\n",
     "quoted key": '      "per_pair_tf" : {}\n',
     "anchored": "      per_pair_tf: &mine {}\n",
@@ -126,6 +126,7 @@ def test_every_byte_outside_the_block_stays_in_a_file_of_foreign_line_ends(tmp_p
     begin, end = raw.index(b"per_pair_tf:") + 12, raw.index(b"  # why")
     assert new[:begin] == raw[:begin]
     assert new.endswith(raw[end:])
+    assert new.count(b"\n") == new.count(b"\r\n")
     assert overrides_of(path.read_text(encoding="utf-8")) == typed(FEW)
 
 
@@ -183,7 +184,9 @@ def test_a_missing_block_is_said_with_what_to_add(tmp_path: Path, text: str) -> 
     "text",
     [
         "exchange: {ccxt: &shared {}}\nmodels: {meta: {gating: {per_pair_tf: *shared}}}\n",
-        whole("      per_pair_tf:\n        A/USDT: &a {1h: {threshold: 0.5}}\n        B/USDT: *a\n"),
+        whole(
+            "      per_pair_tf:\n        A/USDT: &a {1h: {threshold: 0.5}}\n        B/USDT: *a\n"
+        ),
     ],
 )
 def test_a_block_written_as_an_alias_is_left_alone(tmp_path: Path, text: str) -> None:

@@ -11,7 +11,8 @@ from core import views
 from core.domain import Series
 from core.errors import StoreError
 from core.store import open_database
-from core.store.candles import record_gaps, upsert_candles
+from core.store.candles import upsert_candles
+from core.store.gaps import record_gaps
 from core.store.models import insert_bundle, insert_tunings, update_bundle
 from core.store.operation import record_run, write_clock
 from core.store.signals import update_signal

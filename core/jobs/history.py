@@ -14,8 +14,16 @@ from core.candle_law import ALL_TIME_MS
 from core.domain import Candles, Series
 from core.errors import DataError, ExchangeError
 from core.exchange import Exchange
-from core.jobs.sync import derived_timeframes, fetch_final, resample_symbol, settle_gaps
+from core.jobs.sync import (
+    derived_timeframes,
+    fetch_final,
+    record_holes,
+    resample_symbol,
+    settle_gaps,
+    write_bars,
+)
 from core.store import candles as store
+from core.store import gaps as gap_store
 from core.store import markets as market_store
 from core.timeframe import floor_ms, tf_ms
 
@@ -77,7 +85,7 @@ def _import_file(
         last = max(last, int(bars.ts_ms[-1]))
         n_rows += len(bars)
         with app.db.write():
-            n_new += store.upsert_candles(app.db, series, bars).n_new
+            n_new += write_bars(app, series, bars)
             store.record_source(
                 app.db,
                 series,
@@ -107,12 +115,7 @@ def finish_import(app: App, series: Series) -> None:
     end = row.last_ms + tf_ms(series.timeframe)
     with app.db.write():
         holes = _all_holes(app, series, row.first_ms, end)
-        app.db.run(
-            "DELETE FROM gaps WHERE exchange = ? AND symbol = ? AND timeframe = ?"
-            " AND state <> 'no_trades'",
-            series,
-        )
-        store.record_gaps(app.db, series, holes, state="missing", now_ms=end)
+        gap_store.record_gaps(app.db, series, holes, state="missing", now_ms=end)
         store.move_checkpoint(app.db, series, next_ms=end, now_ms=end)
         store.set_rooted(app.db, series)
     resample_symbol(app.db, series, derived_timeframes(app, series.timeframe), until_ms=end)
@@ -124,7 +127,7 @@ def _all_holes(app: App, series: Series, start_ms: int, end_ms: int) -> list[tup
     for low in range(start_ms, end_ms, span):
         high = min(end_ms, low + span)
         bars = store.read_candles(app.db, series, start_ms=low, end_ms=high)
-        holes.extend(store.holes_in(bars, start_ms=low, end_ms=high))
+        holes.extend(gap_store.holes_in(bars, start_ms=low, end_ms=high))
     joined: list[tuple[int, int]] = []
     for start, end in holes:
         if joined and joined[-1][1] == start:
@@ -201,7 +204,6 @@ def _backfill_series(
 ) -> int:
     """Fetch the holes of one series, oldest first, then build the derived bars."""
     step = tf_ms(series.timeframe)
-    row = store.series_row(app.db, series)
     first = _first_candle_ms(exchange, series, start_ms=start_ms, until_ms=until_ms)
     wanted = _wanted(app, series, first, until_ms)
     total = sum(end - start for start, end in wanted) // step
@@ -221,16 +223,10 @@ def _backfill_series(
             start = end
     with app.db.write():
         store.set_rooted(app.db, series)
-        if row is None or store.checkpoint_of(app.db, series) is None:
+        if store.checkpoint_of(app.db, series) is None:
             store.move_checkpoint(app.db, series, next_ms=until_ms, now_ms=until_ms)
     settle_gaps(app, exchange, series, now_ms=until_ms)
     timeframes = derived_timeframes(app, series.timeframe)
-    if wanted:
-        app.db.run(
-            "UPDATE series SET derived_to_ms = min(derived_to_ms, ?) WHERE exchange = ?"
-            " AND symbol = ? AND derived_to_ms IS NOT NULL",
-            (floor_ms(wanted[0][0], 86_400_000), series.exchange, series.symbol),
-        )
     resample_symbol(app.db, series, timeframes, until_ms=until_ms)
     return n_new
 
@@ -239,22 +235,21 @@ def _store_history(
     app: App, series: Series, bars: Candles, *, start_ms: int, end_ms: int, now_ms: int
 ) -> None:
     with app.db.write():
-        store.upsert_candles(app.db, series, bars)
-        holes = store.holes_in(bars, start_ms=start_ms, end_ms=end_ms)
-        store.record_gaps(app.db, series, holes, state="unknown", now_ms=now_ms)
+        write_bars(app, series, bars)
+        record_holes(app, series, bars, start_ms=start_ms, end_ms=end_ms, now_ms=now_ms)
         known = store.checkpoint_of(app.db, series)
         if known is None or start_ms <= known:
             store.move_checkpoint(app.db, series, next_ms=end_ms, now_ms=now_ms)
 
 
 def _wanted(app: App, series: Series, start_ms: int, until_ms: int) -> list[tuple[int, int]]:
-    """Return the windows of [start, until) that hold neither bars nor known holes."""
-    row = store.series_row(app.db, series)
-    if row is None or row.first_ms is None:
-        return [(start_ms, until_ms)] if start_ms < until_ms else []
-    holes = _all_holes(app, series, start_ms, until_ms)
-    known = [(g.start_ms, g.end_ms) for g in store.gaps(app.db, series) if g.state != "unknown"]
-    return [hole for hole in holes if not any(a <= hole[0] and hole[1] <= b for a, b in known)]
+    """Return the windows of [start, until) without bars; those without trades are not wanted."""
+    quiet = [g for g in gap_store.gaps(app.db, series) if g.state == "no_trades"]
+    wanted = []
+    for hole in _all_holes(app, series, start_ms, until_ms):
+        inside = [(g.start_ms, g.end_ms) for g in quiet if hole[0] <= g.start_ms < hole[1]]
+        wanted += gap_store.without(*hole, inside)
+    return wanted
 
 
 def _first_candle_ms(exchange: Exchange, series: Series, *, start_ms: int, until_ms: int) -> int:

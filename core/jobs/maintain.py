@@ -88,6 +88,28 @@ def _want_whole(path: Path) -> None:
         raise StoreError(f"backup {path} is damaged: {said};", remedy="check the disk")
 
 
+def restore(path: Path, target: Path) -> dict[str, Any]:
+    """Put a backup in place of the database, which is kept beside it; nobody may hold either.
+
+    The copy is checked before and after; the old file's WAL goes with it. Raises StoreError.
+    """
+    if not path.exists():
+        raise StoreError(f"backup {path} does not exist;", remedy="see data/backups")
+    _want_whole(path)
+    partial = target.with_suffix(".restoring")
+    partial.unlink(missing_ok=True)
+    with open_reader(path) as source:
+        source.backup_to(partial)
+    _want_whole(partial)
+    aside = target.with_name(f"{target.name}.before-restore")
+    for suffix in ("", "-wal", "-shm"):
+        old = target.with_name(target.name + suffix)
+        if old.exists():
+            old.replace(aside.with_name(aside.name + suffix))
+    partial.replace(target)
+    return {"restored": str(target), "from": str(path), "old database kept as": str(aside)}
+
+
 def daily(app: App, *, now_wall_ms: int) -> None:
     """The daily slot: backup where enabled, space reclaimed where there is some."""
     if app.config.backup.enabled:

@@ -42,6 +42,7 @@ from core.store import candles as store
 from core.store import markets as market_store
 from core.store import signals as signal_store
 from core.store.db import Database, open_reader
+from core.store.gaps import missing_ms
 from core.timeframe import floor_ms, higher_timeframes, tf_ms
 
 Progress = Callable[[str, int, int], None]
@@ -243,7 +244,7 @@ def _history(db: Database, config: Config, task: Task, base: Candles) -> signals
         base=base,
         leader=bars(leader, series.timeframe) if leader not in (None, series.symbol) else None,
         market=market_store.market_of(db, series.exchange, series.symbol),
-        missing_ms=store.missing_ms(db, base_series, start_ms=origin, end_ms=end),
+        missing_ms=missing_ms(db, base_series, start_ms=origin, end_ms=end),
     )
 
 

@@ -16,21 +16,26 @@ from core.jobs import follow, scan, sync, tell
 from core.notify import Sinks, send_waiting, sinks_of
 from core.store import operation
 from core.store import signals as signal_store
+from core.timeframe import MINUTE_MS, floor_ms
 
 log = logging.getLogger("trader.run")
 
 WEEKLY_LIMIT_S = 3600.0
+_STUCK_TRIES, _STUCK_WAIT_S = 3, 0.5  # for a stepped replay whose work fails
 
 
-def _pipeline(app: App, job: str, now_ms: int) -> int:
-    """Do one stage of one market minute; returns what it counts."""
-    if job == "incremental_sync":
+def _pipeline(app: App, due: Due, now_ms: int) -> int:
+    """Do one stage of one market minute; returns what it counts.
+
+    Candles are fetched up to now; decisions are taken as of the due minute, and found now.
+    """
+    if due.job == "incremental_sync":
         return sync.sync_all(app, now_ms=now_ms)
-    if job == "resample":
-        return sync.resample_all(app, now_ms=now_ms)
-    if job == "scan_signals":
-        return scan.scan_all(app, now_ms=now_ms).n_stored
-    return follow.follow_all(app, now_ms=now_ms)
+    if due.job == "resample":
+        return sync.resample_all(app, now_ms=due.due_ms)
+    if due.job == "scan_signals":
+        return scan.scan_all(app, now_ms=due.due_ms, found_ms=now_ms).n_stored
+    return follow.follow_all(app, now_ms=due.due_ms)
 
 
 def run_due(app: App, *, weekly: bool = True, stop: threading.Event | None = None) -> int:
@@ -81,9 +86,7 @@ def _run_one(app: App, due: Due, *, now_ms: int) -> bool:
     n, outcome, detail = 0, "ok", ""
     try:
         if due.job in PIPELINE:
-            # Candles may be fetched ahead up to now; decisions are taken as of the due minute.
-            at_ms = now_ms if due.job == "incremental_sync" else due.due_ms
-            n = _pipeline(app, due.job, at_ms)
+            n = _pipeline(app, due, now_ms)
         elif due.job == DIGEST:
             n = tell.queue_digest(app, now_ms=due.due_ms)
         else:
@@ -106,7 +109,9 @@ def _run_one(app: App, due: Due, *, now_ms: int) -> bool:
             detail=detail,
         )
         if outcome == "ok" or due.job not in PIPELINE:
-            operation.move_mark(app.db, due.job, done_ms=due.due_ms)
+            fetched = due.job == "incremental_sync"  # one sync serves all minutes up to now
+            done_ms = floor_ms(now_ms, MINUTE_MS) if fetched else due.due_ms
+            operation.move_mark(app.db, due.job, done_ms=done_ms)
     return outcome == "ok" or due.job not in PIPELINE
 
 
@@ -138,15 +143,25 @@ def run_once(app: App) -> int:
 
 
 def run_stepped(app: App, *, stop: threading.Event) -> int:
-    """Run a replay from due instant to due instant until its data ends; returns pieces done."""
+    """Run a replay from due instant to due instant until its data ends; returns pieces done.
+
+    Its market waits for what is sent, too: no message grows old because the replay is fast.
+    Raises TraderError when a piece fails again and again.
+    """
     _, clock = app.market()
-    sinks, n_done, looked = sinks_of(app.config), 0, 0.0
+    sinks, n_done, n_stuck = sinks_of(app.config), 0, 0
     while not clock.finished and not stop.is_set():
-        n_done += run_due(app, stop=stop)
-        if time.monotonic() - looked > 1.0:
-            deliver_waiting(app, sinks)
-            looked = time.monotonic()
-    deliver_waiting(app, sinks)
+        before_ms = clock.now_ms()
+        n_now = run_due(app, stop=stop)
+        deliver_waiting(app, sinks)
+        n_done += n_now
+        stands = not n_now and not clock.finished and clock.now_ms() == before_ms
+        n_stuck = n_stuck + 1 if stands else 0
+        if n_stuck >= _STUCK_TRIES:
+            said = app.db.value("SELECT detail FROM job_runs ORDER BY id DESC LIMIT 1")
+            raise TraderError(f"the replay cannot go on: {said}")
+        if n_stuck:
+            stop.wait(_STUCK_WAIT_S)
     return n_done
 
 

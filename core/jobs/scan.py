@@ -35,6 +35,7 @@ from core.store import candles as store
 from core.store import markets as market_store
 from core.store import signals as signal_store
 from core.store.db import Database
+from core.store.gaps import missing_ms
 from core.timeframe import MINUTE_MS, floor_ms, higher_timeframes, tf_ms
 
 log = logging.getLogger("trader.scan")
@@ -132,7 +133,7 @@ def scan_input(
         if leader not in (None, series.symbol)
         else None,
         market=market_store.market_of(db, series.exchange, series.symbol),
-        missing_ms=store.missing_ms(db, base_series, start_ms=start_ms, end_ms=known_ms),
+        missing_ms=missing_ms(db, base_series, start_ms=start_ms, end_ms=known_ms),
     )
 
 
@@ -173,8 +174,13 @@ def scan_all(
     symbols: Sequence[str] = (),
     timeframes: Sequence[str] = (),
     dry_run: bool = False,
+    found_ms: int | None = None,
 ) -> ScanReport:
-    """Scan what closed, store all candidates and queue their messages, in one transaction."""
+    """Scan what closed, store all candidates and queue their messages, in one transaction.
+
+    `now_ms` is the minute the scan stands for; `found_ms` the market time at which it runs, where
+    that is later: what can no longer be acted on then is late.
+    """
     report = ScanReport()
     found: list[Found] = []
     known = settled_ms(app.db, app.config, symbols or app.config.symbols, now_ms=now_ms)
@@ -188,7 +194,8 @@ def scan_all(
             elif one:
                 report.waiting[f"{symbol} {timeframe}"] = one
     if found:
-        _store_found(app, found, report, now_ms=now_ms, dry_run=dry_run)
+        found_ms = now_ms if found_ms is None else found_ms
+        _store_found(app, found, report, now_ms=found_ms, dry_run=dry_run)
     return report
 
 

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from core.app import App
-from core.domain import Candles, Ints, Series
+from core.domain import Candles, Series
 from core.errors import ExchangeError
 from core.exchange import Exchange
 from core.store import candles as store
+from core.store import gaps as gap_store
 from core.store import markets as market_store
 from core.store.db import Database
 from core.timeframe import DAY_MS, MINUTE_MS, floor_ms, tf_ms
@@ -21,6 +20,7 @@ log = logging.getLogger("trader.sync")
 
 SETTLE_MS = 10 * MINUTE_MS  # a hole not filled within this is taken as missing
 _QUIET_MS = 5 * MINUTE_MS  # the longest hole that may mean "nobody traded"
+_READS = 3  # as often a hole is asked for before it is settled
 _FIRST_SYNC_MS = 2 * DAY_MS  # what a first sync fetches; older history is download_data.py's
 
 
@@ -44,8 +44,11 @@ def sync_all(app: App, *, now_ms: int) -> int:
             log.warning("%s is left for the next cycle: %s", symbol, error)
     with app.db.write():  # the minute of all symbols is one commit; asking took no lock
         n_stored += sum(store_page(app, page, now_ms=now_ms) for page in last_pages)
-    for page in last_pages:
-        settle_gaps(app, exchange, page.series, now_ms=now_ms)
+    for page in last_pages:  # after all are stored: whether others traded decides
+        try:
+            settle_gaps(app, exchange, page.series, now_ms=now_ms)
+        except ExchangeError as error:
+            log.warning("holes of %s wait for the next cycle: %s", page.series.symbol, error)
     if failed and len(failed) == len(app.config.symbols):
         raise ExchangeError(failed[0])
     return n_stored
@@ -63,13 +66,19 @@ class Page:
 
 
 def _pages(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> Iterator[Page]:
-    """Fetch the final bars of one series up to now, overlap included, page by page."""
+    """Fetch the final bars of one series up to now, overlap included, page by page.
+
+    It goes back to holes that ended within `data.resample.lookback_minutes`: bars may come late.
+    """
     step = tf_ms(series.timeframe)
     known = store.checkpoint_of(app.db, series)
     horizon = floor_ms(now_ms, step)
     if known is None:
         known = floor_ms(max(_history_start(app), now_ms - _FIRST_SYNC_MS), step)
     start = known - app.config.incremental.overlap_candles * step
+    reach = floor_ms(now_ms - app.config.data.resample.lookback_minutes * MINUTE_MS, step)
+    for gap in gap_store.gaps_between(app.db, series, start_ms=reach, end_ms=start):
+        start = min(start, max(gap.start_ms, reach))
     while start < horizon:
         page = min(
             exchange.page_bars(series.timeframe, start_ms=start, now_ms=now_ms),
@@ -106,76 +115,101 @@ def store_page(app: App, page: Page, *, now_ms: int) -> int:
     last_end = int(bars.ts_ms[-1]) + step if len(bars) else known_ms
     confirmed = max(last_end, min(end_ms, floor_ms(now_ms - SETTLE_MS, step)))
     with app.db.write():
-        written = store.upsert_candles(app.db, series, bars)
-        _after_revision(app, series, written.revised_ms, now_ms=now_ms)
+        n_new = write_bars(app, series, bars)
         if confirmed > known_ms:
-            holes = store.holes_in(bars, start_ms=known_ms, end_ms=confirmed)
-            store.record_gaps(app.db, series, holes, state="unknown", now_ms=now_ms)
+            record_holes(app, series, bars, start_ms=known_ms, end_ms=confirmed, now_ms=now_ms)
             store.move_checkpoint(app.db, series, next_ms=confirmed, now_ms=now_ms)
+    return n_new
+
+
+def write_bars(app: App, series: Series, bars: Candles) -> int:
+    """Store bars and mark the signals that had used one of other values; returns new bars."""
+    written = store.upsert_candles(app.db, series, bars)
+    if len(written.revised_ms):
+        first, last = int(written.revised_ms[0]), int(written.revised_ms[-1])
+        app.db.run(
+            "UPDATE signals SET data_revised = 1 WHERE exchange = ? AND symbol = ?"
+            " AND p0_ms <= ? AND (closed_ts_ms IS NULL OR closed_ts_ms > ?)",
+            (series.exchange, series.symbol, last, first),
+        )
     return written.n_new
 
 
-def _after_revision(app: App, series: Series, revised: Ints, *, now_ms: int) -> None:
-    """Rebuild what was made from revised bars, and mark the signals that had used them."""
-    if not len(revised):
+def record_holes(
+    app: App, series: Series, bars: Candles, *, start_ms: int, end_ms: int, now_ms: int
+) -> None:
+    """Write down what a window lacks as unknown; before a series' first bar nothing is missing."""
+    row = store.series_row(app.db, series)
+    if row is None or row.first_ms is None:
         return
-    first = int(revised[0])
-    reach_ms = app.config.data.resample.lookback_minutes * MINUTE_MS
-    rebuild(app, series, from_ms=max(first, now_ms - reach_ms))
-    app.db.run(
-        "UPDATE signals SET data_revised = 1 WHERE exchange = ? AND symbol = ?"
-        " AND p0_ms <= ? AND coalesce(closed_ts_ms, ?) > ?",
-        (series.exchange, series.symbol, int(revised[-1]), now_ms, first),
-    )
+    holes = gap_store.holes_in(bars, start_ms=max(start_ms, row.first_ms), end_ms=end_ms)
+    gap_store.record_gaps(app.db, series, holes, state="unknown", now_ms=now_ms)
 
 
 def settle_gaps(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> None:
-    """Read unknown holes again; what stays empty becomes `no_trades` or `missing`."""
-    for gap in store.gaps(app.db, series, state="unknown"):
-        page = exchange.page_bars(series.timeframe, start_ms=gap.start_ms, now_ms=now_ms)
-        end = min(gap.end_ms, gap.start_ms + page * tf_ms(series.timeframe))
-        bars = fetch_final(exchange, series, start_ms=gap.start_ms, end_ms=end, now_ms=now_ms)
-        with app.db.write():
-            if len(bars):
-                store.delete_gap(app.db, series, gap.start_ms)
-                store.upsert_candles(app.db, series, bars)
-                holes = store.holes_in(bars, start_ms=gap.start_ms, end_ms=gap.end_ms)
-                store.record_gaps(app.db, series, holes, state="unknown", now_ms=gap.seen_ms)
-                rebuild(app, series, from_ms=gap.start_ms)
-                continue
-            store.record_gaps(
-                app.db, series, [(gap.start_ms, gap.end_ms)], state="unknown", now_ms=now_ms
+    """Read unknown holes again; what stays empty becomes `no_trades` or `missing`.
+
+    A hole met only after its ten minutes, as after downtime, is read three times at once: so it
+    comes to the same as if we had been there.
+    """
+    for gap in gap_store.gaps(app.db, series, state="unknown"):
+        is_old = now_ms - gap.end_ms >= SETTLE_MS
+        for _ in range(max(1, _READS - gap.n_reads) if is_old else 1):
+            bars = fetch_final(
+                exchange, series, start_ms=gap.start_ms, end_ms=gap.end_ms, now_ms=now_ms
             )
-            state = _settled_state(app.db, series, gap, now_ms=now_ms)
-            if state is not None:
-                store.set_gap_state(app.db, series, gap.start_ms, state=state)
+            with app.db.write():
+                write_bars(app, series, bars)
+                n_left = _settle(app.db, series, gap, now_ms=now_ms)
+            if not n_left:
+                break
 
 
-def _settled_state(db: Database, series: Series, gap: store.Gap, *, now_ms: int) -> str | None:
-    short = gap.end_ms - gap.start_ms <= _QUIET_MS
-    if short and gap.n_reads + 1 >= 3 and _others_traded(db, series, gap):
-        return "no_trades"
-    return "missing" if now_ms - gap.end_ms >= SETTLE_MS else None
+def _settle(db: Database, series: Series, read: gap_store.Gap, *, now_ms: int) -> int:
+    """Count one more read of what is left of a hole, settle what can be; returns what cannot."""
+    n_left = 0
+    for gap in gap_store.gaps_between(db, series, start_ms=read.start_ms, end_ms=read.end_ms):
+        if gap.state != "unknown":
+            continue
+        gap_store.count_read(db, series, gap.start_ms)
+        n_reads = gap.n_reads + 1
+        if n_reads >= _READS and _is_quiet(db, series, gap) and _others_traded(db, series, gap):
+            gap_store.settle_gap(db, series, gap, state="no_trades")
+            store.reopen_derived(db, series, gap.start_ms)
+        elif now_ms - gap.end_ms >= SETTLE_MS and n_reads >= _READS:
+            gap_store.settle_gap(db, series, gap, state="missing")
+        else:
+            n_left += 1
+    return n_left
 
 
-def _others_traded(db: Database, series: Series, gap: store.Gap) -> bool:
-    others = [
-        row.series
-        for row in store.series_rows(db)
-        if row.series.exchange == series.exchange
-        and row.series.timeframe == series.timeframe
-        and row.series.symbol != series.symbol
-    ]
-    return any(
-        len(store.read_candles(db, other, start_ms=gap.start_ms, end_ms=gap.end_ms))
-        for other in others
-    )
+def _is_quiet(db: Database, series: Series, gap: gap_store.Gap) -> bool:
+    """Say whether at most five minutes lie between the bars on either side of a hole."""
+    step = tf_ms(series.timeframe)
+    around = store.read_candles(
+        db, series, start_ms=gap.end_ms - _QUIET_MS - step, end_ms=gap.start_ms + _QUIET_MS + 1
+    ).ts_ms
+    before, after = around[around < gap.start_ms], around[around >= gap.end_ms]
+    return bool(len(before) and len(after) and after[0] - before[-1] - step <= _QUIET_MS)
+
+
+def _others_traded(db: Database, series: Series, gap: gap_store.Gap) -> bool:
+    """Say whether every minute of a hole has a bar of some other symbol."""
+    lacking = set(range(gap.start_ms, gap.end_ms, tf_ms(series.timeframe)))
+    for row in store.series_rows(db):
+        other = row.series
+        if other._replace(symbol=series.symbol) == series and other != series:
+            bars = store.read_candles(db, other, start_ms=gap.start_ms, end_ms=gap.end_ms)
+            lacking.difference_update(bars.ts_ms.tolist())
+            if not lacking:
+                return True
+    return False
 
 
 def frontier_ms(db: Database, series: Series) -> int:
     """Return the instant up to which a base series is settled: known, or known to be missing."""
     asked = store.checkpoint_of(db, series) or 0
-    unknown = store.gaps(db, series, state="unknown")
+    unknown = gap_store.gaps(db, series, state="unknown")
     return min([asked, *(gap.start_ms for gap in unknown)])
 
 
@@ -204,22 +238,6 @@ def resample_symbol(db: Database, base: Series, timeframes: Sequence[str], *, un
         part = Series(base.exchange, base.symbol, source)
         n_made += store.resample_series(db, part, timeframe, until_ms=until_ms)
     return n_made
-
-
-def rebuild(app: App, base: Series, *, from_ms: int) -> None:
-    """Make the derived bars anew from an instant on, as far as they were made."""
-    timeframes = derived_timeframes(app, base.timeframe)
-    for i, timeframe in enumerate(timeframes):
-        source = Series(
-            base.exchange,
-            base.symbol,
-            _source_of(timeframe, timeframes[:i], base.timeframe),
-        )
-        made = store.series_row(app.db, Series(base.exchange, base.symbol, timeframe))
-        if made is not None and made.derived_to_ms is not None:
-            store.resample_series(
-                app.db, source, timeframe, until_ms=made.derived_to_ms, from_ms=from_ms
-            )
 
 
 def resample_all(app: App, *, now_ms: int) -> int:
@@ -255,10 +273,3 @@ def refresh_markets(app: App, *, now_ms: int) -> None:
             log.warning("%s does not list %s; check `symbols` in the config", exchange.id, symbol)
     with app.db.write():
         market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
-
-
-def bars_missing(bars: Candles, start_ms: int, end_ms: int) -> int:
-    """Return how many bars of a window are absent."""
-    step = tf_ms(bars.timeframe)
-    inside = np.count_nonzero((bars.ts_ms >= start_ms) & (bars.ts_ms < end_ms))
-    return (end_ms - start_ms) // step - int(inside)

@@ -1,8 +1,7 @@
-"""Candles in the database: series, upserts with revisions, windows, gaps and derived bars."""
+"""Candles in the database: series, upserts with revisions, windows and derived bars."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -13,7 +12,8 @@ from core.domain import Candles, Ints, Series
 from core.resample import resample
 from core.schema import KEY_SHIFT, MINUTE_MASK
 from core.store.db import Database
-from core.timeframe import MINUTE_MS, floor_ms, tf_ms
+from core.store.gaps import covered_ms, fill_gaps
+from core.timeframe import MINUTE_MS, floor_ms, is_derivable, tf_ms
 
 _UPSERT = """
 INSERT INTO ohlcv (key, open, high, low, close, volume) VALUES (?, ?, ?, ?, ?, ?)
@@ -37,17 +37,6 @@ class SeriesRow:
     n_revised: int
     derived_to_ms: int | None
     rooted: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """A run of missing bars: their opens lie in [start_ms, end_ms)."""
-
-    start_ms: int
-    end_ms: int
-    state: str
-    n_reads: int
-    seen_ms: int
 
 
 _COLUMNS = (
@@ -111,6 +100,7 @@ class Written(NamedTuple):
 def upsert_candles(db: Database, series: Series, bars: Candles) -> Written:
     """Store bars; those already there with other values are changed and named as revised.
 
+    Gaps shrink by what is stored, and derived bars made from what changed are to be made anew.
     Call it inside `db.write()` together with what must be true at the same instant.
     """
     if not len(bars):
@@ -119,29 +109,46 @@ def upsert_candles(db: Database, series: Series, bars: Candles) -> Written:
     with db.write():
         number = _series_id(db, series)
         stored = _read(db, number, bars.timeframe, start_ms=first, end_ms=last + MINUTE_MS)
-        n_known, revised = _compared(stored, bars)
+        known, revised = _compared(stored, bars)
         columns = (_keys(number, bars.ts_ms), *bars.columns()[1:])
         db.run_many(_UPSERT, zip(*(column.tolist() for column in columns), strict=True))
         db.run(
             "UPDATE series SET n_rows = n_rows + ?1, n_revised = n_revised + ?2,"
             " first_ms = min(coalesce(first_ms, ?3), ?3),"
             " last_ms = max(coalesce(last_ms, ?4), ?4) WHERE id = ?5",
-            (len(bars) - n_known, len(revised), first, last, number),
+            (len(bars) - len(known), len(revised), first, last, number),
         )
-    return Written(len(bars) - n_known, revised)
+        if len(known) < len(bars):
+            fill_gaps(db, series, bars)
+        fresh = np.union1d(np.setdiff1d(bars.ts_ms, known, assume_unique=True), revised)
+        if len(fresh):
+            reopen_derived(db, series, int(fresh[0]))
+    return Written(len(bars) - len(known), revised)
 
 
-def _compared(stored: Candles, bars: Candles) -> tuple[int, Ints]:
-    """Return how many of the bars are stored already, and the opens of those that differ."""
+def reopen_derived(db: Database, source: Series, from_ms: int) -> None:
+    """Have the bars made from a series made anew from an instant on, when next it is resampled."""
+    made = db.rows(
+        "SELECT id, timeframe FROM series WHERE exchange = ? AND symbol = ? AND derived_to_ms > ?",
+        (source.exchange, source.symbol, from_ms),
+    )
+    for number, timeframe in made:
+        if is_derivable(timeframe, source.timeframe):
+            start = floor_ms(from_ms, tf_ms(timeframe))
+            db.run("UPDATE series SET derived_to_ms = ? WHERE id = ?", (start, number))
+
+
+def _compared(stored: Candles, bars: Candles) -> tuple[Ints, Ints]:
+    """Return the opens of the bars that are stored already, and of those that differ."""
     if not len(stored):
-        return 0, np.empty(0, np.int64)
-    _, ours, theirs = np.intersect1d(
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    known, ours, theirs = np.intersect1d(
         stored.ts_ms, bars.ts_ms, assume_unique=True, return_indices=True
     )
     changed = np.zeros(len(ours), np.bool_)
     for old, new in zip(stored.columns()[1:], bars.columns()[1:], strict=True):
         changed |= old[ours] != new[theirs]
-    return len(ours), stored.ts_ms[ours][changed]
+    return known, stored.ts_ms[ours][changed]
 
 
 def _read(db: Database, number: int, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
@@ -208,84 +215,11 @@ def move_checkpoint(db: Database, series: Series, *, next_ms: int, now_ms: int) 
     )
 
 
-def holes_in(bars: Candles, *, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-    """Return the runs [start, end) of grid points in [start_ms, end_ms) where no bar opens."""
-    step = tf_ms(bars.timeframe)
-    inside = bars.ts_ms[(bars.ts_ms >= start_ms) & (bars.ts_ms < end_ms)]
-    edges = np.concatenate(([start_ms - step], inside, [end_ms])).astype(np.int64)
-    wide = np.flatnonzero(np.diff(edges) > step)
-    return [(int(edges[i]) + step, int(edges[i + 1])) for i in wide]
-
-
-def record_gaps(
-    db: Database,
-    series: Series,
-    holes: Iterable[tuple[int, int]],
-    *,
-    state: str,
-    now_ms: int,
-) -> None:
-    """Write down missing bars; a hole seen again counts one more read."""
-    db.run_many(
-        "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, 1, ?) ON CONFLICT DO UPDATE SET"
-        " end_ms = max(end_ms, excluded.end_ms), n_reads = n_reads + 1",
-        [(*series, start, end, state, now_ms) for start, end in holes],
-    )
-
-
-def set_gap_state(db: Database, series: Series, start_ms: int, *, state: str) -> None:
-    """Settle one gap."""
-    db.run(
-        "UPDATE gaps SET state = ? WHERE exchange = ? AND symbol = ? AND timeframe = ?"
-        " AND start_ms = ?",
-        (state, *series, start_ms),
-    )
-
-
-def delete_gap(db: Database, series: Series, start_ms: int) -> None:
-    """Forget a gap that is no longer one."""
-    db.run(
-        "DELETE FROM gaps WHERE exchange = ? AND symbol = ? AND timeframe = ? AND start_ms = ?",
-        (*series, start_ms),
-    )
-
-
-def gaps(db: Database, series: Series, *, state: str | None = None) -> list[Gap]:
-    """Return the gaps of a series in time order, perhaps only those of one state."""
-    found = db.rows(
-        "SELECT start_ms, end_ms, state, n_reads, seen_ms FROM gaps WHERE exchange = ?"
-        " AND symbol = ? AND timeframe = ? AND (?4 IS NULL OR state = ?4) ORDER BY start_ms",
-        (*series, state),
-    )
-    return [
-        Gap(start_ms=row[0], end_ms=row[1], state=row[2], n_reads=row[3], seen_ms=row[4])
-        for row in found
-    ]
-
-
-def missing_ms(db: Database, series: Series, *, start_ms: int, end_ms: int) -> Ints:
-    """Return the opens of the bars that are missing, `no_trades` excepted, in [start, end)."""
-    step = tf_ms(series.timeframe)
-    runs = [
-        np.arange(max(gap.start_ms, start_ms), min(gap.end_ms, end_ms), step, dtype=np.int64)
-        for gap in gaps(db, series)
-        if gap.state != "no_trades"
-    ]
-    return np.concatenate(runs) if runs else np.empty(0, np.int64)
-
-
-def resample_series(
-    db: Database,
-    source: Series,
-    timeframe: str,
-    *,
-    until_ms: int,
-    from_ms: int | None = None,
-) -> int:
+def resample_series(db: Database, source: Series, timeframe: str, *, until_ms: int) -> int:
     """Build the derived bars that close by `until_ms`, from where the last call ended.
 
-    `from_ms` goes back further (after a revision). Bars of an import are never replaced by
-    derived ones where the source has a hole. Returns the number of bars written.
+    A minute in which nobody traded (a gap `no_trades`) is not missing. Bars of an import are
+    never replaced by derived ones. Returns the number of bars written.
     """
     step = tf_ms(timeframe)
     target = Series(source.exchange, source.symbol, timeframe)
@@ -295,8 +229,6 @@ def resample_series(
     start = floor_ms(origin.first_ms, step)
     if made is not None and made.derived_to_ms is not None:
         start = made.derived_to_ms
-    if from_ms is not None:
-        start = min(start, floor_ms(from_ms, step))
     end = floor_ms(until_ms, step)
     if end <= start:
         return 0
@@ -304,15 +236,14 @@ def resample_series(
     with db.write():
         span = step * max(1, _CHUNK * tf_ms(source.timeframe) // step)
         for low in range(start, end, span):
-            part = read_candles(db, source, start_ms=low, end_ms=min(end, low + span))
-            bars = _not_imported(db, target, resample(part, timeframe))
+            high = min(end, low + span)
+            part = read_candles(db, source, start_ms=low, end_ms=high)
+            quiet = covered_ms(db, source, start_ms=low, end_ms=high)
+            bars = _not_imported(db, target, resample(part, timeframe, covered_ms=quiet))
             n_written += len(bars)
             upsert_candles(db, target, bars)
         number = _series_id(db, target)
-        db.run(
-            "UPDATE series SET derived_to_ms = max(coalesce(derived_to_ms, 0), ?) WHERE id = ?",
-            (end, number),
-        )
+        db.run("UPDATE series SET derived_to_ms = ? WHERE id = ?", (end, number))
     return n_written
 
 
