@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from core.jobs import explain, learning
 
         figures = learning.calibrate(
-            app.db, app.config, models_dir=app.models_dir, now_ms=explain.market_now_ms(app)
+            app.db, app.config, models_dir=app.models_dir, now_ms=explain.data_now_ms(app)
         )
         cli.show(figures, as_json=args.json)
     return 0

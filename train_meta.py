@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             app.db,
             app.config,
             models_dir=app.models_dir,
-            now_ms=explain.market_now_ms(app),
+            now_ms=explain.data_now_ms(app),
             progress=progress,
         )
         cli.show(figures, as_json=args.json)

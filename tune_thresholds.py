@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             app.config,
             models_dir=app.models_dir,
             config_path=app.config_path,
-            now_ms=explain.market_now_ms(app),
+            now_ms=explain.data_now_ms(app),
             mode=args.mode,
             window_days=args.window_days,
             dry_run=args.dry_run,

@@ -136,7 +136,7 @@ class Evaluation(Section):
 class Signals(Section):
     """The strategy."""
 
-    setups: tuple[Literal["limit", "reclaim"], ...] = ("limit",)
+    setups: tuple[Literal["limit", "reclaim"], ...] = ("limit", "reclaim")
     lookback_candles: Annotated[int, Field(ge=50, le=5000)] = 300
     atr_period: Annotated[int, Field(ge=2, le=200)] = 14
     atr_mult_sl: Annotated[float, Field(gt=0, le=20)] = 0.5

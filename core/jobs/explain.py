@@ -16,21 +16,31 @@ FUNNEL_DAYS = 7
 
 
 def market_now_ms(app: App) -> int:
-    """Return market time without asking the exchange: for scripts that read what is stored.
+    """Return market time without asking the exchange: for scripts that act on what is stored.
 
     Live it is this machine's clock. In a replay it is the end of the newest stored base bar, or
     the scheduler's last tick where that is later.
     """
     if app.config.exchange.id != "replay":
         return wall_ms()
-    base = app.config.data.base_timeframe
-    ends = [
-        row.last_ms + tf_ms(base)
-        for symbol in app.config.symbols
-        if (row := store.series_row(app.db, Series("replay", symbol, base))) and row.last_ms
-    ]
     tick = operation.clock_row(app.db)
-    return max([*ends, tick[0] if tick else 0])
+    return max(_newest_end_ms(app), tick[0] if tick else 0)
+
+
+def data_now_ms(app: App) -> int:
+    """Return the instant up to which there is data: "now" for training on what is stored.
+
+    A database of recorded years is trained as of its end, not as of today.
+    """
+    return min(_newest_end_ms(app) or wall_ms(), market_now_ms(app))
+
+
+def _newest_end_ms(app: App) -> int:
+    """Return the end of the newest stored base bar of the configured symbols, or 0."""
+    exchange, base = app.config.exchange.id, app.config.data.base_timeframe
+    rows = [store.series_row(app.db, Series(exchange, s, base)) for s in app.config.symbols]
+    ends = [row.last_ms + tf_ms(base) for row in rows if row and row.last_ms is not None]
+    return max(ends, default=0)
 
 
 def funnel(

@@ -10,7 +10,7 @@ from core.app import App, wall_ms
 from core.domain import Message
 from core.errors import UsageError
 from core.jobs import learning, maintain, run
-from core.jobs.explain import market_now_ms
+from core.jobs.explain import data_now_ms
 from core.notify import channels, sinks_of
 from core.store import operation
 
@@ -41,7 +41,7 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
 
 
 def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
-    now_ms, where = market_now_ms(app), app.models_dir
+    now_ms, where = data_now_ms(app), app.models_dir
     if step == "train":
         return learning.train(
             app.db, app.config, models_dir=where, now_ms=now_ms, progress=progress
