@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = [
             {k: cli.when(v) if k.endswith("_ms") else v for k, v in row.items()} for row in rows
         ]
-    cli.show(rows or "nothing to do", as_json=args.json)
+    cli.show(rows if rows or args.json else "nothing to do", as_json=args.json)
     return 1 if any(row.get("error") for row in rows) else 0
 
 

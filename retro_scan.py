@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--limit-per-pair", type=cli.positive, default=0, help="keep the newest N per pair only"
     )
     parser.add_argument("--symbols", nargs="+", default=[], metavar="S")
-    parser.add_argument("--timeframes", nargs="+", default=[], metavar="TF")
+    parser.add_argument("--timeframes", nargs="+", type=cli.timeframe, default=[], metavar="TF")
     parser.add_argument("--workers", type=cli.positive, default=0, help="processes (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="store nothing")
     args = parser.parse_args(argv)

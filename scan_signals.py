@@ -19,15 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one scan and print what it found."""
     parser = cli.parser(__doc__)
     parser.add_argument("--symbols", nargs="+", default=[], metavar="S")
-    parser.add_argument("--timeframes", nargs="+", default=[], metavar="TF")
+    parser.add_argument("--timeframes", nargs="+", type=cli.timeframe, default=[], metavar="TF")
     parser.add_argument("--dry-run", action="store_true", help="store nothing")
     parser.add_argument("--explain", action="store_true", help="print the funnel of the last days")
     args = parser.parse_args(argv)
     with cli.app(args) as app:
         from core.jobs import explain, scan
 
-        cli.check_symbols(args.symbols, app.config.symbols)
-        cli.check_symbols(args.timeframes, app.config.timeframes)
+        cli.check_known("symbol", args.symbols, app.config.symbols)
+        cli.check_known("timeframe", args.timeframes, app.config.timeframes)
         report = scan.scan_all(
             app,
             now_ms=explain.market_now_ms(app),

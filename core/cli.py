@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -14,7 +15,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import TraderError, UsageError
+from core.errors import ConfigError, TraderError, UsageError
+from core.timeframe import tf_ms
 
 if TYPE_CHECKING:
     from core.app import App
@@ -56,9 +58,18 @@ def day_ms(value: date) -> int:
 
 def positive(text: str) -> int:
     """Return a whole number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
+
+
+def timeframe(text: str) -> str:
+    """Return a timeframe argument."""
+    try:
+        tf_ms(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def setup_logging(level: str) -> None:
@@ -131,29 +142,40 @@ def _secrets_of(opened: App) -> logging.Filter:
 
 
 def guarded(main: Callable[[Sequence[str] | None], int]) -> int:
-    """Run a script's main; an error becomes one line on stderr and its exit code."""
+    """Run a script's main; an error becomes one line on stderr and its exit code.
+
+    With `--log-level debug` the traceback is logged before it.
+    """
     try:
-        return main(None)
+        code = main(None)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 1
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader went away; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if "debug" in sys.argv:
-            raise
-        code = error.exit_code if isinstance(error, TraderError) else 1
-        said = str(error) if isinstance(error, TraderError) else f"{type(error).__name__}: {error}"
-        hint = "" if isinstance(error, TraderError) else "; see it whole with --log-level debug"
-        sys.stderr.write("error: " + " ".join(said.split()) + hint + "\n")
-        return code
+        log.debug("this is where it failed:", exc_info=True)
+        sys.stderr.write(f"error: {_one_line(error)}\n")
+        return error.exit_code if isinstance(error, TraderError) else 1
+    return code
 
 
-def check_symbols(wanted: Sequence[str], known: Sequence[str]) -> None:
-    """Raise UsageError for symbols that are not among the known ones."""
-    for symbol in wanted:
-        if known and symbol not in known:
-            raise UsageError(f"unknown symbol {symbol!r};", remedy=f"known: {', '.join(known)}")
+def _one_line(error: Exception) -> str:
+    from core.notify.redaction import hide
+
+    known = isinstance(error, TraderError)
+    said = str(error) if known else f"{type(error).__name__}: {error}"
+    hint = "" if known else "; see it whole with --log-level debug"
+    return hide(" ".join(said.split()), ()) + hint
+
+
+def check_known(what: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Raise UsageError for names that are not among the known ones."""
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"unknown {what} {name!r};", remedy=f"known: {', '.join(known)}")
 
 
 def show(result: Any, *, as_json: bool, title: str = "") -> None:

@@ -13,6 +13,7 @@ from joblib import Parallel, delayed
 
 from core import signals
 from core.app import App
+from core.candle_law import ALL_TIME_MS
 from core.config import Config
 from core.costs import cost_rates
 from core.delivery import WINDOW_MS, Decision
@@ -25,7 +26,7 @@ from core.execution import (
     outcome,
     state_to_json,
 )
-from core.jobs.follow import outcome_columns
+from core.jobs.follow import follow_all, outcome_columns
 from core.jobs.judge import Judge
 from core.jobs.scan import (
     ScanReport,
@@ -93,8 +94,11 @@ def retro_scan(
 
     Bars beyond a position that the scheduler holds are its own and left alone. Rows of a stride
     above 1 or a limit are marked (`scan_stride`, 0 for a limit). Repeating it stores nothing.
+    Trades stored before are followed first, unless a scheduler does it: the guards ask for exits.
     """
     report = ScanReport()
+    if app.holds_lock and not dry_run:
+        follow_all(app, now_ms=ALL_TIME_MS[1])
     tasks = _tasks(
         app,
         report,

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from core.app import App, wall_ms
 from core.cadence import DIGEST, PIPELINE, WEEKLY, Due, first_marks, next_due, next_instant_ms
@@ -38,17 +39,22 @@ def _pipeline(app: App, due: Due, now_ms: int) -> int:
     return follow.follow_all(app, now_ms=due.due_ms)
 
 
-def run_due(app: App, *, weekly: bool = True, stop: threading.Event | None = None) -> int:
-    """Do everything that is due by market time, in time order; returns how many pieces.
+class Ran(NamedTuple):
+    """What a look at the work did, and the instant to look again at; `failed`: rather later."""
+
+    n_done: int
+    next_ms: int
+    failed: bool
+
+
+def run_due(app: App, *, weekly: bool = True, stop: threading.Event | None = None) -> Ran:
+    """Do everything that is due by market time, in time order.
 
     The only function that runs jobs. A piece that raises is recorded and tried again at the next
     call; what comes after it in the pipeline waits, so that order is kept.
     """
-    if not app.busy.acquire(blocking=False):
-        return 0
-    try:
-        exchange, clock = app.market()
-        assert exchange is not None
+    with app.busy:
+        _, clock = app.market()
         now_ms = clock.now_ms()
         with app.db.write():
             for job, done_ms in first_marks(now_ms, operation.marks(app.db)).items():
@@ -61,11 +67,9 @@ def run_due(app: App, *, weekly: bool = True, stop: threading.Event | None = Non
                 clock.settled(next_instant_ms(now_ms))
                 break
             if not _run_one(app, due, now_ms=now_ms):
-                break
+                return Ran(n_done, now_ms, failed=True)
             n_done += 1
-        return n_done
-    finally:
-        app.busy.release()
+        return Ran(n_done, next_instant_ms(now_ms), failed=False)
 
 
 def _marks(app: App, now_ms: int, *, weekly: bool) -> dict[str, int]:
@@ -137,7 +141,7 @@ def run_weekly_step(app: App, job: str) -> int:
 
 def run_once(app: App) -> int:
     """One pass over whatever is due, its messages included."""
-    n_done = run_due(app)
+    n_done = run_due(app).n_done
     deliver_waiting(app, sinks_of(app.config))
     return n_done
 
@@ -152,7 +156,7 @@ def run_stepped(app: App, *, stop: threading.Event) -> int:
     sinks, n_done, n_stuck = sinks_of(app.config), 0, 0
     while not clock.finished and not stop.is_set():
         before_ms = clock.now_ms()
-        n_now = run_due(app, stop=stop)
+        n_now = run_due(app, stop=stop).n_done
         deliver_waiting(app, sinks)
         n_done += n_now
         stands = not n_now and not clock.finished and clock.now_ms() == before_ms
@@ -196,10 +200,9 @@ def look(app: App, *, for_s: float, stop: threading.Event, weekly: bool) -> None
     try:
         deadline = time.monotonic() + for_s
         while not stop.is_set():
-            run_due(app, weekly=weekly, stop=stop)
-            _, clock = app.market()
-            wait = clock.wait_s(next_instant_ms(clock.now_ms()))
-            if time.monotonic() + wait >= deadline:
+            ran = run_due(app, weekly=weekly, stop=stop)
+            wait = app.market()[1].wait_s(ran.next_ms)
+            if ran.failed or time.monotonic() + wait >= deadline:
                 return
             stop.wait(min(wait, 0.25))
     finally:

@@ -20,6 +20,15 @@ from core.errors import StoreError
 
 Params = Sequence[Any] | dict[str, Any]
 
+_WRITER = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "wal_autocheckpoint = 0",
+    "journal_size_limit = 67108864",
+    "temp_store = MEMORY",
+)
+
 
 class Database:
     """One connection; not to be shared by threads at the same time."""
@@ -127,7 +136,7 @@ class Database:
         self.close()
 
 
-def _connect(path: Path, *, flags: int, pragmas: Sequence[str]) -> apsw.Connection:
+def _connect(path: Path, *, flags: int) -> apsw.Connection:
     try:
         connection = apsw.Connection(str(path), flags=flags)
     except apsw.CantOpenError as error:
@@ -135,14 +144,6 @@ def _connect(path: Path, *, flags: int, pragmas: Sequence[str]) -> apsw.Connecti
             f"cannot open database {path};", remedy="run: python init_db.py"
         ) from error
     connection.set_busy_timeout(5000)
-    try:
-        for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-    except apsw.NotADBError as error:
-        connection.close()
-        raise StoreError(
-            f"{path} is not a SQLite database;", remedy="move it away or restore a backup"
-        ) from error
     return connection
 
 
@@ -150,29 +151,20 @@ def open_database(path: Path, *, checkpointer: bool = True) -> Database:
     """Open (and create or migrate) the database for writing.
 
     Only a `checkpointer`, the process that holds the writer lock file, may move the WAL, on
-    close included.
+    close included. Raises StoreError, and changes nothing, where the file is not ours.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-    pragmas = (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        "wal_autocheckpoint = 0",
-        "journal_size_limit = 67108864",
-        "temp_store = MEMORY",
-    )
-    connection = _connect(path, flags=flags, pragmas=pragmas)
+    connection = _connect(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    database = Database(connection, path, read_only=False)
+    try:
+        version = _version_of(database)
+        for pragma in _WRITER:
+            database.rows(f"PRAGMA {pragma}")
+    except BaseException:
+        database.close()
+        raise
     if not checkpointer:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    database = Database(connection, path, read_only=False)
-    version = int(database.value("PRAGMA user_version"))
-    if version > schema.VERSION:
-        database.close()
-        raise StoreError(
-            f"{path} has schema {version}, this program knows {schema.VERSION};",
-            remedy="update the program",
-        )
     if version < schema.VERSION:
         with database.write():
             now = int(database.value("PRAGMA user_version"))
@@ -180,12 +172,35 @@ def open_database(path: Path, *, checkpointer: bool = True) -> Database:
     return database
 
 
+def _version_of(database: Database) -> int:
+    """Return the schema's version, 0 for a new file. Raises StoreError unless it is ours."""
+    try:
+        version = int(database.value("PRAGMA user_version"))
+        tables = {name for (name,) in database.rows("SELECT name FROM sqlite_schema")}
+    except apsw.NotADBError as error:
+        raise StoreError(
+            f"{database.path} is not a SQLite database;", remedy="move it away or restore a backup"
+        ) from error
+    if version > schema.VERSION:
+        raise StoreError(
+            f"{database.path} has schema {version}, this program knows {schema.VERSION};",
+            remedy="update the program",
+        )
+    if tables and "ohlcv" not in tables:
+        raise StoreError(
+            f"{database.path} is the database of another program;",
+            remedy="set app.db_path to a file of its own",
+        )
+    return version
+
+
 def open_reader(path: Path) -> Database:
-    """Open the database read-only. Raises StoreError when it is missing or foreign."""
+    """Open the database read-only, without looking inside. Raises StoreError when it is missing."""
     if not path.exists():
         raise StoreError(f"database {path} does not exist;", remedy="run: python init_db.py")
-    pragmas = ("query_only = ON", "wal_autocheckpoint = 0")
-    connection = _connect(path, flags=apsw.SQLITE_OPEN_READONLY, pragmas=pragmas)
+    connection = _connect(path, flags=apsw.SQLITE_OPEN_READONLY)
+    for pragma in ("query_only = ON", "wal_autocheckpoint = 0"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
     return Database(connection, path, read_only=True)
 
 

@@ -13,7 +13,7 @@ from core.store.db import Database
 from core.timeframe import tf_ms
 
 _COLUMNS = "start_ms, end_ms, state, n_reads, seen_ms"
-_OF = "exchange = ? AND symbol = ? AND timeframe = ?"
+_OF = "exchange = ?1 AND symbol = ?2 AND timeframe = ?3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,8 @@ def gaps_between(db: Database, series: Series, *, start_ms: int, end_ms: int) ->
     """Return the gaps of a series that reach into [start_ms, end_ms), in time order."""
     found = db.rows(
         f"SELECT {_COLUMNS} FROM gaps WHERE {_OF} AND start_ms < ?4 AND start_ms >= coalesce("
-        f"(SELECT max(start_ms) FROM gaps WHERE exchange = ?1 AND symbol = ?2 AND timeframe = ?3"
-        f" AND start_ms <= ?5), ?5) AND end_ms > ?5 ORDER BY start_ms",
+        f"(SELECT max(start_ms) FROM gaps WHERE {_OF} AND start_ms <= ?5), ?5)"
+        " AND end_ms > ?5 ORDER BY start_ms",
         (*series, end_ms, start_ms),
     )
     return [_gap(row) for row in found]
