@@ -289,8 +289,9 @@ def _doctor_series(app: App) -> list[tuple[str, str, str]]:
             lack = lacks_history(app.db, app.config, Series(base.exchange, symbol, timeframe))
             if lack:
                 found.append(("warn", f"{symbol} {timeframe} waits: {lack}", ""))
-    if leader_of(app.config) is None:
-        found.append(("warn", "no BTC pair among symbols: no leader features", ""))
+    absent = {leader for s in app.config.symbols if (leader := leader_of(s))}
+    absent -= set(app.config.symbols)
+    found.extend(("warn", f"no {name} among symbols: no leader features", "") for name in absent)
     return found
 
 

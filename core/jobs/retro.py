@@ -238,7 +238,7 @@ def _history(db: Database, config: Config, task: Task, base: Candles) -> signals
 
     first, second = higher_timeframes(series.timeframe)
     base_series = Series(series.exchange, series.symbol, config.data.base_timeframe)
-    leader = leader_of(config)
+    leader = leader_of(series.symbol)
     own = bars(series.symbol, series.timeframe)
     origin = int(own.ts_ms[0]) if len(own) else task.first_ms
     return signals.ScanInput(
@@ -246,7 +246,7 @@ def _history(db: Database, config: Config, task: Task, base: Candles) -> signals
         bars=own,
         higher=(bars(series.symbol, first), bars(series.symbol, second)),
         base=base,
-        leader=bars(leader, series.timeframe) if leader not in (None, series.symbol) else None,
+        leader=None if leader is None else bars(leader, series.timeframe),
         market=market_store.market_of(db, series.exchange, series.symbol),
         missing_ms=missing_ms(db, base_series, start_ms=origin, end_ms=end),
     )

@@ -75,21 +75,33 @@ class Found:
     position_ms: int
 
 
-def leader_of(config: Config) -> str | None:
-    """Return the symbol whose moves lead the others: Bitcoin's, where it is listed."""
-    return next((symbol for symbol in config.symbols if symbol.startswith("BTC/")), None)
+def leader_of(symbol: str) -> str | None:
+    """Return the symbol whose moves lead another: Bitcoin's in the same market, or None.
+
+    >>> leader_of("ETH/USDT:USDT"), leader_of("ETH/USDT"), leader_of("BTC/USDT")
+    ('BTC/USDT:USDT', 'BTC/USDT', None)
+    """
+    leader = f"BTC/{symbol.partition('/')[2]}"
+    return None if leader == symbol else leader
 
 
 def settled_ms(
     db: Database, config: Config, symbols: Iterable[str], *, now_ms: int
 ) -> dict[str, int]:
-    """Return, for each symbol, the instant up to which it and its leader are settled."""
+    """Return, for each symbol, the instant up to which it and its leader are settled.
+
+    A leader that is not among the configured symbols is not waited for: nobody downloads it.
+    """
     exchange, base = config.exchange.id, config.data.base_timeframe
-    leader = leader_of(config)
-    names = {*symbols, *([leader] if leader else [])}
-    reached = {name: frontier_ms(db, Series(exchange, name, base)) for name in names}
-    led = reached[leader] if leader else now_ms
-    return {symbol: min(now_ms, reached[symbol], led) for symbol in symbols}
+    wanted = {symbol: leader_of(symbol) for symbol in symbols}
+    names = {*wanted, *(leader for leader in wanted.values() if leader in config.symbols)}
+    reached = {
+        name: frontier_ms(db, Series(exchange, name, base)) for name in names if name is not None
+    }
+    return {
+        symbol: min(now_ms, reached[symbol], reached.get(leader or "", now_ms))
+        for symbol, leader in wanted.items()
+    }
 
 
 def lacks_history(db: Database, config: Config, series: Series) -> str:
@@ -121,7 +133,7 @@ def scan_input(
     first, second = higher_timeframes(series.timeframe)
     base_tf = config.data.base_timeframe
     n_base = signals.NOISE_BARS + n_bars * tf_ms(series.timeframe) // tf_ms(base_tf)
-    leader = leader_of(config)
+    leader = leader_of(series.symbol)
     start_ms = int(own.ts_ms[0]) if len(own) else known_ms
     base_series = Series(series.exchange, series.symbol, base_tf)
     return signals.ScanInput(
@@ -129,9 +141,7 @@ def scan_input(
         bars=own,
         higher=(bars(series.symbol, first, lookback), bars(series.symbol, second, lookback)),
         base=bars(series.symbol, base_tf, n_base),
-        leader=bars(leader, series.timeframe, lookback)
-        if leader not in (None, series.symbol)
-        else None,
+        leader=None if leader is None else bars(leader, series.timeframe, lookback),
         market=market_store.market_of(db, series.exchange, series.symbol),
         missing_ms=missing_ms(db, base_series, start_ms=start_ms, end_ms=known_ms),
     )
