@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core import splits
 from core.domain import Bools, Floats, Ints
 from core.timeframe import DAY_MS
 
 N_RESAMPLES = 2000
 LEVEL = 0.9  # of every two-sided interval
-OTHER_SYMBOL_RHO = 0.6  # how far two trades of different symbols count as one
 COVERAGES = (0.1, 0.2, 0.3, 0.5, 1.0)
 WEEK_MS = 7 * DAY_MS
 NAN = float("nan")
@@ -187,36 +187,12 @@ def effective_n(decided_ms: Ints, closed_ms: Ints, symbol: NDArray[Any]) -> floa
 def uniqueness(decided_ms: Ints, closed_ms: Ints, symbol: NDArray[Any]) -> Floats:
     """Return each trade's uniqueness in (0, 1]: the mean of 1 / concurrency over its life.
 
-    Concurrency at an instant counts the trades alive, those of another symbol by
-    `OTHER_SYMBOL_RHO`. A life is [decided, closed), at least 1 ms long. Runs in
-    O(n log n + n x symbols).
-
-    Source: Lopez de Prado 2018, Advances in Financial Machine Learning, ch. 4.
+    A life is [decided, closed), at least 1 ms long; see `splits.uniqueness`.
     """
     start = np.asarray(decided_ms, np.int64)
-    end = np.maximum(np.asarray(closed_ms, np.int64), start + 1)
-    knots = np.unique(np.concatenate((start, end)))
-    spans = np.diff(knots)
-    alive = _alive(start, end, knots)
-    out = np.empty(len(start))
-    names, codes = np.unique(np.asarray(symbol), return_inverse=True)
-    for code in range(len(names)):
-        own = codes == code
-        same = _alive(start[own], end[own], knots)
-        count = OTHER_SYMBOL_RHO * alive + (1 - OTHER_SYMBOL_RHO) * same
-        # Where none of the symbol lives the value is never read; 1 avoids a division by zero.
-        share = spans / np.where(same > 0, count, 1.0)
-        area = np.concatenate(([0.0], np.cumsum(np.where(same > 0, share, 0.0))))
-        first, last = np.searchsorted(knots, start[own]), np.searchsorted(knots, end[own])
-        out[own] = (area[last] - area[first]) / (end[own] - start[own])
-    return out
-
-
-def _alive(start: Ints, end: Ints, knots: Ints) -> Ints:
-    """How many intervals cover each span between two knots."""
-    begun = np.searchsorted(np.sort(start), knots[:-1], side="right")
-    over = np.searchsorted(np.sort(end), knots[:-1], side="right")
-    return (begun - over).astype(np.int64)
+    last = np.maximum(np.asarray(closed_ms, np.int64) - 1, start)
+    _, codes = np.unique(np.asarray(symbol), return_inverse=True)
+    return splits.uniqueness(start, last, codes)
 
 
 def weeks_of(instants_ms: Ints) -> Ints:

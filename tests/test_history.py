@@ -44,7 +44,7 @@ def bits(n: int, seed: int, timeframe: str = "1m") -> Candles:
     bars = random_candles(n, seed, timeframe)
     rng = np.random.default_rng(seed)
     for column in bars.columns()[1:5]:
-        column *= np.pi
+        np.multiply(column, np.pi, out=column)
     bars.volume[:] = rng.uniform(0, 1, n)
     return bars
 
@@ -91,7 +91,8 @@ def test_csv_and_parquet_give_the_same_bits(tmp_path: Path) -> None:
     """The shortest decimal of a float is that float."""
     bars = bits(500, 3)
     lines = ["timestamp,open,high,low,close,volume"]
-    lines += [",".join(map(repr, row)) for row in zip(*(c.tolist() for c in bars.columns()))]
+    rows = zip(*(column.tolist() for column in bars.columns()), strict=True)
+    lines += [",".join(map(repr, row)) for row in rows]
     (tmp_path / "BTC_USDT_USDT-1m.csv").write_text("\n".join(lines) + "\n")
     app = engine(tmp_path / "a")
     history.import_files(app, [tmp_path / "BTC_USDT_USDT-1m.csv"])

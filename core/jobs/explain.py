@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.app import App, wall_ms
-from core.domain import Series
 from core.store import candles as store
 from core.store import operation
 from core.timeframe import DAY_MS, tf_ms
@@ -37,9 +36,14 @@ def data_now_ms(app: App) -> int:
 
 def _newest_end_ms(app: App) -> int:
     """Return the end of the newest stored base bar of the configured symbols, or 0."""
-    exchange, base = app.config.exchange.id, app.config.data.base_timeframe
-    rows = [store.series_row(app.db, Series(exchange, s, base)) for s in app.config.symbols]
-    ends = [row.last_ms + tf_ms(base) for row in rows if row and row.last_ms is not None]
+    exchange = app.config.exchange.id
+    bases = [store.base_series(app.db, exchange, symbol) for symbol in app.config.symbols]
+    rows = [store.series_row(app.db, base) for base in bases]
+    ends = [
+        row.last_ms + tf_ms(row.series.timeframe)
+        for row in rows
+        if row is not None and row.last_ms is not None
+    ]
     return max(ends, default=0)
 
 

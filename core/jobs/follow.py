@@ -97,11 +97,11 @@ def outcome_columns(result: Outcome, *, usd_per_trade: float) -> dict[str, Any]:
 def follow_all(app: App, *, now_ms: int) -> int:
     """Walk every pending or open row up to now; returns how many changed."""
     rows = signal_store.followed(app.db, exchange=app.config.exchange.id)
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        groups[row["symbol"], row["strategy_id"]].append(row)
+        groups[row["symbol"], row["strategy_id"], row["base_timeframe"]].append(row)
     n_changed = 0
-    for (symbol, strategy), group in groups.items():
+    for (symbol, strategy, _), group in groups.items():
         n_changed += follow_group(app, symbol, strategy, group, now_ms=now_ms)
     return n_changed
 

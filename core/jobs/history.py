@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,18 +172,20 @@ def backfill(
     base = app.config.data.base_timeframe
     until = floor_ms(min(now_ms, end_ms or now_ms), tf_ms(base))
     _store_market_records(app, exchange, symbols, now_ms=now_ms)
-    report = []
-    for symbol in symbols:
-        series = Series(exchange.id, symbol, base)
-        try:
-            n_new = _backfill_series(
-                app, exchange, series, start_ms=start_ms, until_ms=until, progress=progress
-            )
-            report.append({"symbol": symbol, "new": n_new, "error": ""})
-        except ExchangeError as error:
-            log.error("%s is given up for now: %s", symbol, error)
-            report.append({"symbol": symbol, "new": 0, "error": str(error)})
-    return report
+    report = {symbol: {"symbol": symbol, "new": 0, "error": ""} for symbol in symbols}
+    steps = (
+        partial(_backfill_series, start_ms=start_ms, until_ms=until, progress=progress),
+        partial(_finish_backfill, until_ms=until),  # when all are there: did the others trade?
+    )
+    for step in steps:
+        for symbol, row in report.items():
+            try:
+                if not row["error"]:
+                    row["new"] += step(app, exchange, Series(exchange.id, symbol, base))
+            except ExchangeError as error:
+                log.error("%s is given up for now: %s", symbol, error)
+                row["error"] = str(error)
+    return list(report.values())
 
 
 def _store_market_records(
@@ -202,7 +205,7 @@ def _backfill_series(
     until_ms: int,
     progress: Progress,
 ) -> int:
-    """Fetch the holes of one series, oldest first, then build the derived bars."""
+    """Fetch the holes of one series, oldest first; returns the bars stored."""
     step = tf_ms(series.timeframe)
     first = _first_candle_ms(exchange, series, start_ms=start_ms, until_ms=until_ms)
     wanted = _wanted(app, series, first, until_ms)
@@ -225,10 +228,14 @@ def _backfill_series(
         store.set_rooted(app.db, series)
         if store.checkpoint_of(app.db, series) is None:
             store.move_checkpoint(app.db, series, next_ms=until_ms, now_ms=until_ms)
-    settle_gaps(app, exchange, series, now_ms=until_ms)
-    timeframes = derived_timeframes(app, series.timeframe)
-    resample_symbol(app.db, series, timeframes, until_ms=until_ms)
     return n_new
+
+
+def _finish_backfill(app: App, exchange: Exchange, series: Series, *, until_ms: int) -> int:
+    """Settle the holes that stayed and build the derived bars; returns 0, for nothing is new."""
+    settle_gaps(app, exchange, series, now_ms=until_ms, again=True)
+    resample_symbol(app.db, series, derived_timeframes(app, series.timeframe), until_ms=until_ms)
+    return 0
 
 
 def _store_history(

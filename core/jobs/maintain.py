@@ -276,7 +276,7 @@ def _doctor_series(app: App) -> list[tuple[str, str, str]]:
     row = operation.clock_row(app.db)
     now = row[0] if row else wall_ms()
     for symbol in app.config.symbols:
-        base = Series(app.config.exchange.id, symbol, app.config.data.base_timeframe)
+        base = store.base_series(app.db, app.config.exchange.id, symbol)
         stored = store.series_row(app.db, base)
         if stored is None or stored.last_ms is None:
             found.append(("bad", f"{symbol}: no candles", "run: python download_data.py"))

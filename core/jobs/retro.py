@@ -166,9 +166,7 @@ def _run_tasks(
 ) -> list[SeriesScan]:
     """Scan the series, in processes where there is enough to do for more than one."""
     until = {
-        symbol: frontier_ms(
-            app.db, Series(app.config.exchange.id, symbol, app.config.data.base_timeframe)
-        )
+        symbol: frontier_ms(app.db, store.base_series(app.db, app.config.exchange.id, symbol))
         for symbol in {task.series.symbol for task in tasks}
     }
     n_bars = sum((t.last_ms - t.first_ms) // tf_ms(t.series.timeframe) for t in tasks)
@@ -216,7 +214,7 @@ def _scan_task(
 def _base_candles(db: Database, config: Config, tasks: Sequence[Task]) -> Candles:
     """Read what deciding and following all bars of the tasks may need of the base series."""
     series = tasks[0].series
-    base = Series(series.exchange, series.symbol, config.data.base_timeframe)
+    base = store.base_series(db, series.exchange, series.symbol)
     start = min(task.first_ms for task in tasks) - signals.NOISE_BARS * tf_ms(base.timeframe)
     end = max(
         task.last_ms + tf_ms(task.series.timeframe) + _longest_ms(config, task.series.timeframe)
@@ -237,7 +235,7 @@ def _history(db: Database, config: Config, task: Task, base: Candles) -> signals
         return _with_earlier(db, name, start_ms=start, end_ms=end, n=lookback)
 
     first, second = higher_timeframes(series.timeframe)
-    base_series = Series(series.exchange, series.symbol, config.data.base_timeframe)
+    base_series = store.base_series(db, series.exchange, series.symbol)
     leader = leader_of(series.symbol)
     own = bars(series.symbol, series.timeframe)
     origin = int(own.ts_ms[0]) if len(own) else task.first_ms

@@ -92,11 +92,13 @@ def settled_ms(
 
     A leader that is not among the configured symbols is not waited for: nobody downloads it.
     """
-    exchange, base = config.exchange.id, config.data.base_timeframe
+    exchange = config.exchange.id
     wanted = {symbol: leader_of(symbol) for symbol in symbols}
     names = {*wanted, *(leader for leader in wanted.values() if leader in config.symbols)}
     reached = {
-        name: frontier_ms(db, Series(exchange, name, base)) for name in names if name is not None
+        name: frontier_ms(db, store.base_series(db, exchange, name))
+        for name in names
+        if name is not None
     }
     return {
         symbol: min(now_ms, reached[symbol], reached.get(leader or "", now_ms))
@@ -106,7 +108,7 @@ def settled_ms(
 
 def lacks_history(db: Database, config: Config, series: Series) -> str:
     """Return why a series cannot be scanned yet, or ''."""
-    base = store.series_row(db, Series(series.exchange, series.symbol, config.data.base_timeframe))
+    base = store.series_row(db, store.base_series(db, series.exchange, series.symbol))
     if base is None or not base.n_rows:
         return "no candles; run: python download_data.py"
     if base.rooted:
@@ -131,19 +133,18 @@ def scan_input(
 
     own = bars(series.symbol, series.timeframe, lookback)
     first, second = higher_timeframes(series.timeframe)
-    base_tf = config.data.base_timeframe
-    n_base = signals.NOISE_BARS + n_bars * tf_ms(series.timeframe) // tf_ms(base_tf)
+    base = store.base_series(db, series.exchange, series.symbol)
+    n_base = signals.NOISE_BARS + n_bars * tf_ms(series.timeframe) // tf_ms(base.timeframe)
     leader = leader_of(series.symbol)
     start_ms = int(own.ts_ms[0]) if len(own) else known_ms
-    base_series = Series(series.exchange, series.symbol, base_tf)
     return signals.ScanInput(
         series=series,
         bars=own,
         higher=(bars(series.symbol, first, lookback), bars(series.symbol, second, lookback)),
-        base=bars(series.symbol, base_tf, n_base),
+        base=bars(series.symbol, base.timeframe, n_base),
         leader=None if leader is None else bars(leader, series.timeframe, lookback),
         market=market_store.market_of(db, series.exchange, series.symbol),
-        missing_ms=missing_ms(db, base_series, start_ms=start_ms, end_ms=known_ms),
+        missing_ms=missing_ms(db, base, start_ms=start_ms, end_ms=known_ms),
     )
 
 
@@ -255,7 +256,7 @@ def candidate_row(
         scan_stride=scan_stride,
         delivery=how[0],
         delivery_reason=how[1],
-        base_timeframe=app.config.data.base_timeframe,
+        base_timeframe=store.base_series(app.db, *candidate.series[:2]).timeframe,
         exec_state=state_to_json(states),
     )
 

@@ -146,15 +146,21 @@ def record_holes(
     gap_store.record_gaps(app.db, series, holes, state="unknown", now_ms=now_ms)
 
 
-def settle_gaps(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> None:
+def settle_gaps(
+    app: App, exchange: Exchange, series: Series, *, now_ms: int, again: bool = False
+) -> None:
     """Read unknown holes again; what stays empty becomes `no_trades` or `missing`.
 
     A hole met only after its ten minutes, as after downtime, is read three times at once: so it
-    comes to the same as if we had been there.
+    comes to the same as if we had been there. `again`: `missing` ones too that may be quiet.
     """
-    for gap in gap_store.gaps(app.db, series, state="unknown"):
+    for gap in gap_store.gaps(app.db, series):
+        look = gap.state == "unknown"
+        if again and gap.state == "missing":
+            look = _is_quiet(app.db, series, gap) and _others_traded(app.db, series, gap)
         is_old = now_ms - gap.end_ms >= SETTLE_MS
-        for _ in range(max(1, _READS - gap.n_reads) if is_old else 1):
+        n_reads = max(1, _READS - gap.n_reads) if is_old else 1
+        for _ in range(n_reads if look else 0):
             bars = fetch_final(
                 exchange, series, start_ms=gap.start_ms, end_ms=gap.end_ms, now_ms=now_ms
             )
@@ -169,14 +175,14 @@ def _settle(db: Database, series: Series, read: gap_store.Gap, *, now_ms: int) -
     """Count one more read of what is left of a hole, settle what can be; returns what cannot."""
     n_left = 0
     for gap in gap_store.gaps_between(db, series, start_ms=read.start_ms, end_ms=read.end_ms):
-        if gap.state != "unknown":
+        if gap.state != read.state:
             continue
         gap_store.count_read(db, series, gap.start_ms)
         n_reads = gap.n_reads + 1
         if n_reads >= _READS and _is_quiet(db, series, gap) and _others_traded(db, series, gap):
             gap_store.settle_gap(db, series, gap, state="no_trades")
             store.reopen_derived(db, series, gap.start_ms)
-        elif now_ms - gap.end_ms >= SETTLE_MS and n_reads >= _READS:
+        elif now_ms - gap.end_ms >= SETTLE_MS and n_reads >= _READS and read.state == "unknown":
             gap_store.settle_gap(db, series, gap, state="missing")
         else:
             n_left += 1

@@ -196,6 +196,11 @@ def base_timeframe_of(db: Database, exchange: str, symbol: str) -> str | None:
     return min((row[0] for row in found), key=tf_ms, default=None)
 
 
+def base_series(db: Database, exchange: str, symbol: str, *, default: str = "1m") -> Series:
+    """Return the series that execution walks: the finest stored, `default` while none is."""
+    return Series(exchange, symbol, base_timeframe_of(db, exchange, symbol) or default)
+
+
 def checkpoint_of(db: Database, series: Series) -> int | None:
     """Return the instant before which every final bar was asked for, or None."""
     found = db.value(
