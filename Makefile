@@ -48,7 +48,7 @@ run: install ## the live scheduler on config.yaml
 dashboard: install ## the dashboard on 127.0.0.1
 	$(BIN)/python -m streamlit run dashboard.py
 
-test: dev ## format, lint, types, layers, tests
+test: dev $(VENV)/.compiled ## format, lint, types, layers, tests
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
@@ -57,7 +57,7 @@ test: dev ## format, lint, types, layers, tests
 
 check: test
 
-test-long: dev ## the long suites too
+test-long: dev $(VENV)/.compiled ## the long suites too
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=20
 
 quick: dev ## tests only, one process

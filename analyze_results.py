@@ -24,11 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR")
     args = parser.parse_args(argv)
     with cli.reader(args) as (config, db):
+        from core.config import strategy_id
         from core.report import headline, write_report
 
         figures = write_report(
             db.path,
             args.out,
+            strategy=strategy_id(config),
             start_ms=cli.day_ms(args.start) if args.start else None,
             end_ms=cli.day_ms(args.end) + 86_400_000 if args.end else None,
             zone=config.app.timezone,

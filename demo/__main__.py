@@ -29,16 +29,14 @@ from typing import IO, Any
 
 from core import cli
 from core.errors import TraderError
-from demo.market import MarketSpec, describe, planted
+from demo.market import PLANTED_DRIFT_SIGMAS, describe
 from demo.report import lost_or_doubled, market_rows
 from demo.stage import (
-    HISTORY_DAYS,
-    REPLAY_DAYS,
-    START_MS,
     Stage,
     fresh_folder,
     generated_stages,
     recorded_stage,
+    spec_of,
     write_config,
 )
 
@@ -57,7 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="end after so long (0: never)")
     parser.add_argument("--speed", type=float, default=1800.0, help="market seconds a second")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--drift", type=float, help="planted drift in daily sigmas")
+    parser.add_argument(
+        "--drift",
+        type=float,
+        default=PLANTED_DRIFT_SIGMAS,
+        help="planted drift, in standard deviations a day",
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / "data" / "demo")
     parser.add_argument("--port", type=int, default=8501)
     args = parser.parse_args(argv)
@@ -75,20 +78,17 @@ def _say(text: str) -> None:
 
 def _generated(args: argparse.Namespace) -> tuple[Stage, list[Path]]:
     """Generate, prepare and compare both markets; the planted one goes on."""
-    spec = planted(MarketSpec(start_ms=START_MS, days=HISTORY_DAYS + REPLAY_DAYS, seed=args.seed))
-    if args.drift is not None:
-        spec = planted(spec, args.drift)
-    facts = describe(spec)
+    stages = generated_stages(args.folder, seed=args.seed, drift_sigmas=args.drift)
+    facts = describe(spec_of(stages[1]))
     _say(
-        f"generating two markets of {len(facts['symbols'])} pairs x {facts['days']} days,"
+        f"two generated markets of {len(facts['symbols'])} pairs x {facts['days']} days,"
         f" seed {args.seed}\n  PLANTED: hidden trends (mean {facts['mean_trend_days']:g} days,"
         f" {facts['share_in_trend']:.0%} of the time) drift by {facts['drift_sigmas_per_day']:g}"
-        " daily standard deviations a day; NULL: the same shocks, no drift"
+        " daily standard deviations a day\n  NULL: the same shocks, no drift"
     )
-    stages = generated_stages(args.folder, seed=args.seed, days=HISTORY_DAYS, drift=args.drift)
     for stage in stages:
         write_config(stage, speed=args.speed, timeframes=TIMEFRAMES, paper=PAPER_PER_DAY)
-    _say("importing, scanning, following, training: both at once")
+    _say("generating, importing, scanning, following, training: both at once")
     figures = _prepare_all({stage.folder.name.upper(): stage for stage in stages}, [])
     cli.show(market_rows(figures), as_json=False, title="\nTwo generated markets, side by side")
     return stages[1], [stages[1].folder / "history"]

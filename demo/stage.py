@@ -20,7 +20,7 @@ from core.jobs import history, learning, retro
 from core.jobs.lift import lift_report
 from core.store import operation
 from core.timeframe import DAY_MS
-from demo.market import MarketSpec, generate, planted
+from demo.market import ASSETS, MarketSpec, generate
 
 PLANTED_BANNER = "GENERATED MARKET, EDGE PLANTED"
 NULL_BANNER = "GENERATED MARKET, NO EDGE"
@@ -40,6 +40,8 @@ class Stage:
     split_ms: int
     end_ms: int
     banner: str
+    seed: int = 0
+    drift_sigmas: float | None = None  # None: recorded candles, nothing to generate
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, for another process."""
@@ -92,25 +94,34 @@ def write_config(stage: Stage, *, speed: float, timeframes: Sequence[str], paper
     replace_text(stage.config_path, text)
 
 
-def generated_stages(folder: Path, *, seed: int, days: int, drift: float | None) -> list[Stage]:
-    """Generate both markets into a new folder: files of the history, and of the replay."""
-    null = MarketSpec(start_ms=START_MS, days=days + REPLAY_DAYS, seed=seed)
-    specs = [null, planted(null) if drift is None else planted(null, drift)]
-    stages = []
-    for name, banner, spec in zip(
-        ("null", "planted"), (NULL_BANNER, PLANTED_BANNER), specs, strict=True
-    ):
-        stage = Stage(
+def generated_stages(folder: Path, *, seed: int, drift_sigmas: float) -> list[Stage]:
+    """Return both generated markets: without an edge, and with one of the given strength."""
+    return [
+        Stage(
             folder=folder / name,
-            symbols=tuple(asset.symbol for asset in spec.assets),
+            symbols=tuple(asset.symbol for asset in ASSETS),
             start_ms=START_MS,
-            split_ms=START_MS + days * DAY_MS,
-            end_ms=spec.end_ms,
+            split_ms=START_MS + HISTORY_DAYS * DAY_MS,
+            end_ms=START_MS + (HISTORY_DAYS + REPLAY_DAYS) * DAY_MS,
             banner=banner,
+            seed=seed,
+            drift_sigmas=strength,
         )
-        write_candles(stage, generate(spec))
-        stages.append(stage)
-    return stages
+        for name, banner, strength in (
+            ("null", NULL_BANNER, 0.0),
+            ("planted", PLANTED_BANNER, drift_sigmas),
+        )
+    ]
+
+
+def spec_of(stage: Stage) -> MarketSpec:
+    """Return what decides a generated market."""
+    return MarketSpec(
+        start_ms=stage.start_ms,
+        days=(stage.end_ms - stage.start_ms) // DAY_MS,
+        seed=stage.seed,
+        drift_sigmas=stage.drift_sigmas or 0.0,
+    )
 
 
 def write_candles(stage: Stage, market: Mapping[str, Candles]) -> None:
@@ -176,7 +187,9 @@ def joined(parts: Sequence[Candles]) -> Candles:
 
 
 def prepare(stage: Stage, paths: Sequence[Path]) -> dict[str, Any]:
-    """Import the history, scan it, follow its trades and train; returns the figures."""
+    """Generate, import the history, scan it, follow its trades and train; returns the figures."""
+    if stage.drift_sigmas is not None:
+        write_candles(stage, generate(spec_of(stage)))
     app = open_app(stage.config_path)
     try:
         with app.db.write():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from core.config import Config, GatingOverride
 from core.config_file import parse_config, replace_text, splice_overrides, spliced
 from core.errors import ConfigError
+from core.jobs.promotion import write_entries
 
 SHIPPED = Path(__file__).resolve().parents[1] / "config.yaml"
 HEAD = "# mine: ${TELEGRAM_BOT_TOKEN:-} ü\nrisk: {mode: aggressive}   # trailing \t\n"
@@ -234,3 +235,24 @@ def test_a_file_keeps_its_permissions(tmp_path: Path) -> None:
         replace_text(path, "b")
         assert path.stat().st_mode & 0o777 == mode
         assert path.read_text(encoding="utf-8") == "b"
+
+
+@pytest.mark.parametrize("text", ["models: [", "models: 5\n", "models: {meta: []}\n", "risk: 1\n"])
+def test_a_promotion_into_a_broken_file_comes_back_as_a_note(tmp_path: Path, text: str) -> None:
+    """The owner is in the middle of an edit: the promotion stands, and says what did not."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert str(path) in write_entries(path, FEW)
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_promotion_leaves_the_owners_entries(tmp_path: Path) -> None:
+    """His win over the tuner's of the same cell; the tuner's older ones go."""
+    path = tmp_path / "config.yaml"
+    own = {"min_ev_pct": 0.5, "source": "owner"}
+    old = {"min_ev_pct": 0.1, "source": "tuner", "bundle": "old"}
+    block = {"A/USDT": {"1h": own, "4h": old}, "B/USDT": {"1h": old}}
+    path.write_text(spliced(whole(BLOCKS["flow"]), block), encoding="utf-8")
+    assert write_entries(path, {**FEW, "C/USDT": FEW["A/USDT"]}) == ""
+    wanted = {"A/USDT": {"1h": own}, "C/USDT": FEW["A/USDT"]}
+    assert overrides_of(path.read_text(encoding="utf-8")) == typed(wanted)

@@ -244,7 +244,7 @@ def test_outages_hit_every_symbol_and_leave_the_end_alone() -> None:
 
 def test_description_states_the_strength() -> None:
     """The figures follow from the spec: 0.8 sigmas of 2.8 % are 2.24 % a day; no drift, a coin."""
-    told, plain = describe(planted(WORLD)), describe(WORLD)
+    told, plain = describe(planted(WORLD, 0.8)), describe(WORLD)
     assert told["drift_pct_per_day"]["BTC/USDT:USDT"] == pytest.approx(2.24)
     assert told["p_target_opposed"] < 0.35
     assert told["p_target_aligned"] > 0.45

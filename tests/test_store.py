@@ -213,24 +213,36 @@ def resampled(db: Database, until: list[int]) -> None:
 @given(
     cuts=st.lists(st.integers(0, 480), max_size=8),
     holes=st.lists(st.integers(0, 479), max_size=4),
+    quiet=st.lists(st.tuples(st.integers(0, 474), st.integers(1, 5)), max_size=3),
     offset=st.integers(0, 20),
 )
 def test_resampling_in_any_steps_equals_resampling_arrays(
-    cuts: list[int], holes: list[int], offset: int
+    cuts: list[int], holes: list[int], quiet: list[tuple[int, int]], offset: int
 ) -> None:
     """Stored derived bars are those of `resample`, whatever calls made them."""
+    lost = {m for low, n in quiet for m in range(low, low + n)}
     kept = np.ones(480, np.bool_)
     kept[:offset] = False
-    kept[holes] = False
+    kept[[*holes, *lost]] = False
     truth = picked(TRUTH, kept)
     db = scratch()
     store.upsert_candles(db, BASE, truth)
+    covered = [MONDAY_MS + m * MINUTE_MS for m in sorted(lost)]
+    runs = [(MONDAY_MS + m * MINUTE_MS, MONDAY_MS + (m + n) * MINUTE_MS) for m, n in quiet]
+    gap_store.record_gaps(db, BASE, runs, state="no_trades", now_ms=0)
     resampled(db, [*sorted(cuts), 480])
     end = MONDAY_MS + 480 * MINUTE_MS
     five = store.read_candles(db, BASE._replace(timeframe="5m"), end_ms=end)
     fifteen = store.read_candles(db, BASE._replace(timeframe="15m"), end_ms=end)
-    assert same(five, resample(truth, "5m"))
-    assert same(fifteen, resample(resample(truth, "5m"), "15m"))
+    oracle = resample(truth, "5m", covered_ms=np.array(covered, np.int64))
+    empty = [ts for ts in range(MONDAY_MS, end, 5 * MINUTE_MS) if is_quiet(ts, covered)]
+    assert same(five, oracle)
+    assert same(fifteen, resample(oracle, "15m", covered_ms=np.array(empty, np.int64)))
+
+
+def is_quiet(start_ms: int, covered: list[int]) -> bool:
+    """Say whether none of five minutes was traded in."""
+    return {start_ms + i * MINUTE_MS for i in range(5)} <= {*covered}
 
 
 @settings(deadline=None, max_examples=80)

@@ -172,7 +172,9 @@ def backfill(
     base = app.config.data.base_timeframe
     until = floor_ms(min(now_ms, end_ms or now_ms), tf_ms(base))
     _store_market_records(app, exchange, symbols, now_ms=now_ms)
-    report = {symbol: {"symbol": symbol, "new": 0, "error": ""} for symbol in symbols}
+    report: dict[str, dict[str, Any]] = {
+        symbol: {"symbol": symbol, "new": 0, "error": ""} for symbol in symbols
+    }
     steps = (
         partial(_backfill_series, start_ms=start_ms, until_ms=until, progress=progress),
         partial(_finish_backfill, until_ms=until),  # when all are there: did the others trade?

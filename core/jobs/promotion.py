@@ -12,7 +12,7 @@ import yaml
 
 from core import performance
 from core.config import Config, strategy_id
-from core.config_file import splice_overrides
+from core.config_file import parse_config, splice_overrides
 from core.domain import Floats
 from core.errors import ConfigError, ModelError
 from core.jobs.lift import best_share, difference, plain
@@ -238,27 +238,28 @@ def write_entries(config_path: Path, entries: Entries) -> str:
     Returns a note where that was not possible; promotion stands, its limits then do not act.
     """
     text = config_path.read_text(encoding="utf-8")
-    before = _block(text)
-    merged: Entries = {}
-    for symbol, cells in before.items():
-        kept = {str(tf): cell for tf, cell in cells.items() if cell.get("source") != "tuner"}
-        if kept:
-            merged[str(symbol)] = kept
-    for symbol, cells in entries.items():
-        merged[symbol] = {**cells, **merged.get(symbol, {})}
-    if merged == before:
-        return ""
     try:
-        splice_overrides(config_path, merged, seen=text)
+        before = _block(text, name=str(config_path))
+        merged: Entries = {}
+        for symbol, cells in before.items():
+            kept = {str(tf): cell for tf, cell in cells.items() if cell.get("source") != "tuner"}
+            if kept:
+                merged[str(symbol)] = kept
+        for symbol, cells in entries.items():
+            merged[symbol] = {**cells, **merged.get(symbol, {})}
+        if merged != before:
+            splice_overrides(config_path, merged, seen=text)
     except ConfigError as error:
         return str(error)
     return ""
 
 
-def _block(text: str) -> Entries:
+def _block(text: str, *, name: str) -> Entries:
+    """Return the block as it is written. Raises ConfigError for a text that cannot be read."""
+    parse_config(text, name=name)
     node: Any = yaml.safe_load(text)
-    for name in ("models", "meta", "gating", "per_pair_tf"):
-        node = (node or {}).get(name)
+    for part in ("models", "meta", "gating", "per_pair_tf"):
+        node = (node or {}).get(part)
     return dict(node or {})
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from core import signals
-from core.app import App
+from core.app import App, wall_ms
 from core.candle_law import ALL_TIME_MS
 from core.config import Config
 from core.costs import cost_rates
@@ -350,7 +350,7 @@ def _judge_and_store(
     ]
     now_ms = candidates[-1].decided_ms
     with app.db.write():
-        signal_store.record_strategy(app.db, app.config, now_ms=now_ms)
+        signal_store.record_strategy(app.db, app.config, now_ms=wall_ms())
         report.n_stored = store_rows(app, rows, candidates, now_ms=now_ms)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from core import features, signals
-from core.app import App
+from core.app import App, wall_ms
 from core.config import Config
 from core.delivery import WINDOW_MS, Decision, deliver
 from core.domain import (
@@ -218,7 +218,7 @@ def _store_found(
     judge = Judge.of(app) if candidates else None
     verdicts = judge.verdicts(candidates) if judge else []
     with app.db.write():
-        signal_store.record_strategy(app.db, app.config, now_ms=now_ms)
+        signal_store.record_strategy(app.db, app.config, now_ms=wall_ms())
         delivered = _delivered(app, candidates, verdicts, now_ms=now_ms)
         _count(report, found, verdicts, delivered)
         if dry_run:

@@ -149,11 +149,13 @@ def covered_ms(db: Database, series: Series, *, start_ms: int, end_ms: int) -> I
         " AND start_ms < ? AND state = 'no_trades' ORDER BY start_ms",
         (series.exchange, series.symbol, start_ms, end_ms),
     )
-    opens: list[int] = []
-    low = high = start_ms
-    for start, end in [*found, (end_ms + step, end_ms + step)]:
-        if start > high:
-            opens.extend(range(-(-low // step) * step, high - step + 1, step))
-            low = start
-        high = max(high, end)
-    return np.array([ms for ms in opens if start_ms <= ms < end_ms], np.int64)
+    runs: list[tuple[int, int]] = []
+    for start, end in found:
+        low = runs.pop()[0] if runs and runs[-1][1] >= start else start
+        runs.append((low, end))
+    opens = [
+        np.arange(-(-low // step) * step, high - step + 1, step, dtype=np.int64)
+        for low, high in runs
+    ]
+    joined = np.concatenate(opens) if opens else np.empty(0, np.int64)
+    return joined[(joined >= start_ms) & (joined < end_ms)]

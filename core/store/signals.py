@@ -26,10 +26,14 @@ IDENTITY = (
 
 
 def record_strategy(db: Database, config: Config, *, now_ms: int) -> str:
-    """Store the settings behind the present strategy_id and return it."""
+    """Store the settings behind the present strategy_id, as used now, and return it."""
     name = strategy_id(config)
     settings = json.dumps(strategy_settings(config), sort_keys=True)
-    db.run("INSERT OR IGNORE INTO strategies VALUES (?, ?, ?)", (name, settings, now_ms))
+    db.run(
+        "INSERT INTO strategies VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET seen_ms = excluded.seen_ms",
+        (name, settings, now_ms),
+    )
     return name
 
 

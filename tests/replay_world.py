@@ -1,0 +1,115 @@
+"""A generated market as history and replay: databases with the past scanned, ready to go on."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import candle_files
+from core.app import App
+from core.domain import Candles
+from core.jobs import history, retro, run
+from core.timeframe import DAY_MS, MINUTE_MS
+from demo.market import ASSETS, MarketSpec, generate
+from tests.engine_world import opened, part, write_config
+from tests.worlds import MONDAY_MS, picked
+
+
+@cache
+def market(n_symbols: int, days: int, seed: int) -> Mapping[str, Candles]:
+    """Generated candles by symbol; the same object each time, not to be changed."""
+    spec = MarketSpec(start_ms=MONDAY_MS, days=days, seed=seed, assets=ASSETS[:n_symbols])
+    return generate(spec)
+
+
+def without_minutes(bars: Candles, start_ms: int, n: int) -> Candles:
+    """Bars with a hole of n minutes."""
+    inside = (bars.ts_ms >= start_ms) & (bars.ts_ms < start_ms + n * MINUTE_MS)
+    return picked(bars, ~inside)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayWorld:
+    """A folder whose database knows the past; `copy` gives others that start alike."""
+
+    folder: Path
+    truth: Mapping[str, Candles]
+    split_ms: int
+    end_ms: int
+
+    @property
+    def files(self) -> Path:
+        """Where the replay's candles lie."""
+        return self.folder / "replay"
+
+    def copy(self, name: str) -> Path:
+        """Return the configuration of a copy of this world."""
+        target = self.folder.parent / name
+        shutil.copytree(self.folder, target)
+        return target / "config.yaml"
+
+
+def prepared(
+    folder: Path, truth: Mapping[str, Candles], *, replay_days: float, **settings: Any
+) -> ReplayWorld:
+    """Import the history of a market, scan it, and lay the rest ready as a replay."""
+    first_ms = min(int(bars.ts_ms[0]) for bars in truth.values())
+    end_ms = max(int(bars.ts_ms[-1]) for bars in truth.values()) + MINUTE_MS
+    split_ms = end_ms - int(replay_days * DAY_MS)
+    for symbol, bars in truth.items():
+        name = candle_files.name_of(symbol, "1m")
+        candle_files.write(folder / "history" / name, part(bars, 0, split_ms))
+        candle_files.write(folder / "replay" / name, part(bars, split_ms, end_ms))
+    defaults: dict[str, Any] = {
+        "exchange": {"id": "replay", "replay": {"path": "replay", "speed": 0}},
+        "symbols": list(truth),
+        "timeframes": ["15m", "1h"],
+    }
+    app = opened(write_config(folder, **{**defaults, **settings}))
+    history.import_files(app, [folder / "history"])
+    retro.retro_scan(app, start_ms=first_ms, end_ms=split_ms, workers=1)
+    app.close()
+    return ReplayWorld(folder=folder, truth=truth, split_ms=split_ms, end_ms=end_ms)
+
+
+class Until(threading.Event):
+    """A stop that is set once market time has come to an instant."""
+
+    def __init__(self, app: App, at_ms: int) -> None:
+        super().__init__()
+        self.clock = app.market()[1]
+        self.at_ms = at_ms
+
+    def is_set(self) -> bool:
+        return self.clock.now_ms() >= self.at_ms
+
+
+def replayed(app: App, until_ms: int | None = None) -> None:
+    """Run a stepped replay to an instant, or to the end of its data."""
+    run.run_stepped(app, stop=threading.Event() if until_ms is None else Until(app, until_ms))
+
+
+def columns(app: App) -> list[str]:
+    """The columns of `signals`."""
+    return [row[1] for row in app.db.rows("PRAGMA table_info(signals)")]
+
+
+def signals(app: App, *without: str) -> list[dict[str, Any]]:
+    """The rows of `signals` in the order of their identity, their features with them."""
+    rows = app.db.dicts(
+        "SELECT s.*, f.version AS features_version, f.vector FROM signals s JOIN features f"
+        " ON f.signal_id = s.id ORDER BY decided_ms, symbol, timeframe, setup, direction, p0_ms"
+    )
+    return [{name: v for name, v in row.items() if name not in without} for row in rows]
+
+
+def nan_free(bars: Candles) -> bool:
+    """Say whether every price is a number."""
+    return all(np.isfinite(column).all() for column in bars.columns()[1:])
