@@ -34,8 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"another process (pid {app.lock_file.holder()}) keeps {app.db.path};",
                 remedy="stop it first",
             )
+        from core.app import settle_home
         from core.jobs import run, scheduler
 
+        if not settle_home(app, take_over=args.take_over):
+            cli.log.warning(
+                "this database was copied from elsewhere: nothing is sent;"
+                " run once with --take-over if its old place has stopped"
+            )
         _, clock = app.market()
         if args.once:
             cli.show({"done": run.run_once(app)}, as_json=False)

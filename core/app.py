@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ class App:
     holds_lock: bool
     busy: RLock = field(default_factory=RLock)
     looking: Lock = field(default_factory=Lock)
+    muted: bool = False  # a copied database: everything is recorded, nothing is sent
     _market: tuple[Exchange, Clock] | None = None
     _strategy: tuple[Config, str] | None = None
 
@@ -87,6 +89,22 @@ class App:
             self.db.checkpoint(truncate=True)
         self.db.close()
         self.lock_file.release()
+
+
+def settle_home(app: App, *, take_over: bool) -> bool:
+    """Say whether this database lives here; one copied from elsewhere starts muted.
+
+    Two copies that both send would tell the owner everything twice. `take_over` makes this
+    place its home.
+    """
+    here = f"{platform.node()}:{app.db.path.resolve()}"
+    known = operation.label_of(app.db, "home")
+    if take_over or not known:
+        with app.db.write():
+            operation.set_label(app.db, "home", here)
+        known = here
+    app.muted = known != here
+    return not app.muted
 
 
 def database_path(config: Config, root: Path) -> Path:

@@ -58,6 +58,7 @@ class FakeExchange:
         self.truth = truth
         self.clock = clock
         self.page = page
+        self.n_asked = 0
         self.hidden: set[tuple[str, int]] = set()
         self.failing: set[str] = set()
         self.before: Callable[[str, int, int], None] = lambda *_: None
@@ -69,6 +70,7 @@ class FakeExchange:
         return {s: Market(symbol=s, kind="swap", tick=0.5) for s in symbols if s in self.truth}
 
     def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
+        self.n_asked += 1
         self.before(symbol, start_ms, end_ms)
         if symbol in self.failing:
             raise ExchangeUnavailable(f"{symbol} is down;", remedy="wait")

@@ -10,8 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from core import candle_files
 from core.app import App
 from core.domain import Candles
@@ -96,11 +94,6 @@ def replayed(app: App, until_ms: int | None = None) -> None:
     run.run_stepped(app, stop=threading.Event() if until_ms is None else Until(app, until_ms))
 
 
-def columns(app: App) -> list[str]:
-    """The columns of `signals`."""
-    return [row[1] for row in app.db.rows("PRAGMA table_info(signals)")]
-
-
 def signals(app: App, *without: str) -> list[dict[str, Any]]:
     """The rows of `signals` in the order of their identity, their features with them."""
     rows = app.db.dicts(
@@ -108,8 +101,3 @@ def signals(app: App, *without: str) -> list[dict[str, Any]]:
         " ON f.signal_id = s.id ORDER BY decided_ms, symbol, timeframe, setup, direction, p0_ms"
     )
     return [{name: v for name, v in row.items() if name not in without} for row in rows]
-
-
-def nan_free(bars: Candles) -> bool:
-    """Say whether every price is a number."""
-    return all(np.isfinite(column).all() for column in bars.columns()[1:])

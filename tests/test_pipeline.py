@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.app import App
+from core.cadence import PIPELINE
+from core.domain import Candles
+from core.errors import TraderError
 from core.jobs import follow, history, maintain, retro, run, scan, sync, tell
+from core.store import open_reader, operation
 from core.timeframe import HOUR_MS, MINUTE_MS
 from tests.engine_world import (
     FakeExchange,
@@ -22,7 +25,6 @@ from tests.engine_world import (
     same,
     stored,
     table,
-    write_config,
 )
 from tests.replay_world import (
     ReplayWorld,
@@ -32,8 +34,11 @@ from tests.replay_world import (
     signals,
     without_minutes,
 )
+from tests.worlds import picked
 
 TIMEFRAMES = ("1m", "5m", "15m", "1h", "4h", "1d")
+TABLES = ("candles", "gaps", "signals", "features", "scan_positions", "funnel", "outbox")
+LONE = "SOL/USDT:USDT"
 HALF_DAY_MS = 12 * HOUR_MS
 OUTAGE_MINUTES = 12
 
@@ -154,17 +159,15 @@ def test_doing_any_job_again_changes_nothing(live: Replayed) -> None:
     """Every stage, the retro-scan, the import and the digest, repeated: the same tables."""
     app, world = live.app, live.world
     now_ms = app.market()[1].now_ms()
-    tables = ("candles", "gaps", "signals", "features", "scan_positions", "funnel", "outbox")
-    tables += ("sync_checkpoint", "series")
+    tables = (*TABLES, "sync_checkpoint", "series")
     before = {name: table(app.db, name) for name in tables}
-    for _ in range(2):
-        sync.sync_all(app, now_ms=now_ms)
-        sync.resample_all(app, now_ms=now_ms)
-        scan.scan_all(app, now_ms=now_ms)
-        follow.follow_all(app, now_ms=now_ms)
-        report = retro.retro_scan(app, start_ms=0, end_ms=world.end_ms, workers=1)
-        assert report.n_stored == 0
-        tell.queue_digest(app, now_ms=digest_ms(app))
+    sync.sync_all(app, now_ms=now_ms)
+    sync.resample_all(app, now_ms=now_ms)
+    scan.scan_all(app, now_ms=now_ms)
+    follow.follow_all(app, now_ms=now_ms)
+    report = retro.retro_scan(app, start_ms=0, end_ms=world.end_ms, workers=1)
+    assert report.n_stored == 0
+    tell.queue_digest(app, now_ms=digest_ms(app))
     for name in tables:
         assert table(app.db, name) == before[name], name
 
@@ -182,18 +185,120 @@ def test_a_restart_on_the_way_leaves_no_trace(live: Replayed) -> None:
         app = opened(path)
         replayed(app, world.split_ms + HALF_DAY_MS if at_ms is None else at_ms)
         app.close()
-    shutil.copy(live.at_noon, path.parent / "noon.db")
-    settings = {**json.loads(path.read_text()), "app": {"db_path": "noon.db"}}
-    noon = opened(write_config(path.parent / "noon", **settings, ) if False else _beside(path, settings))
     app = opened(path)
-    for name in ("candles", "gaps", "signals", "features", "scan_positions", "funnel", "outbox"):
-        skip = [c for c in ("sent_wall_ms", "next_wall_ms", "sent_id") if name == "outbox"]
-        assert table(app.db, name, without=skip) == table(noon.db, name, without=skip), name
-    noon.close()
+    with open_reader(live.at_noon) as noon:
+        for name in TABLES:
+            unlike = ("sent_wall_ms", "next_wall_ms", "sent_id") if name == "outbox" else ()
+            ours, theirs = (table(db, name, without=unlike) for db in (app.db, noon))
+            assert ours == theirs, name
     app.close()
 
 
-def _beside(path: Path, settings: dict[str, Any]) -> Path:
-    other = path.with_name("noon.yaml")
-    other.write_text(json.dumps(settings))
-    return other
+def awake(app: App, clock: HandClock, *instants: int) -> None:
+    """Look at what is due twenty seconds into some minutes."""
+    for at_ms in instants:
+        clock.at_ms = at_ms + 20_000
+        run.run_due(app)
+
+
+def test_a_stage_that_fails_is_tried_again_and_nothing_overtakes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the scan fails no later stage and no later minute runs; then all catch up in order."""
+    split_ms, truth = _short_world()
+    world = prepared(tmp_path / "start", truth, replay_days=1 / 24, exchange={"id": "bitget"})
+    clock = HandClock(split_ms)
+    app = opened(world.copy("a"), (FakeExchange(truth, clock), clock))
+    awake(app, clock, split_ms + MINUTE_MS)
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "scan_all", _broken)
+        awake(app, clock, *(split_ms + m * MINUTE_MS for m in range(2, 6)))
+    marks = operation.marks(app.db)
+    assert marks["resample"] == split_ms + 2 * MINUTE_MS
+    assert marks["scan_signals"] == marks["execute_signals"] == split_ms + MINUTE_MS
+    awake(app, clock, split_ms + 6 * MINUTE_MS)
+    assert {operation.marks(app.db)[job] for job in PIPELINE} == {split_ms + 6 * MINUTE_MS}
+    runs = app.db.rows(
+        "SELECT job, due_ms FROM job_runs WHERE outcome = 'ok' AND due_ms > ? ORDER BY id",
+        (split_ms + 2 * MINUTE_MS,),
+    )
+    stages = [(due_ms, PIPELINE.index(job)) for job, due_ms in runs if job != PIPELINE[0]]
+    assert stages == sorted(stages)
+    assert len(stages) == 4 * 3
+    errors = app.db.rows("SELECT job, detail FROM job_runs WHERE outcome = 'error'")
+    assert errors == [("scan_signals", "RuntimeError: broken")] * 4
+    app.close()
+
+
+def test_a_stepped_replay_that_cannot_go_on_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with the error instead of trying for ever."""
+    _, truth = _short_world()
+    app = opened(prepared(tmp_path / "start", truth, replay_days=1 / 24).copy("a"))
+    monkeypatch.setattr(scan, "scan_all", _broken)
+    monkeypatch.setattr(run, "_STUCK_WAIT_S", 0.0)
+    with pytest.raises(TraderError, match="RuntimeError: broken"):
+        replayed(app)
+    app.close()
+
+
+def _broken(*_: object, **__: object) -> None:
+    raise RuntimeError("broken")
+
+
+def _short_world() -> tuple[int, dict[str, Candles]]:
+    """Two days of one symbol, and the instant of its last hour."""
+    bars = market(3, 42, 5)["BTC/USDT:USDT"][-2 * 1440 :]
+    return int(bars.ts_ms[-1]) - 59 * MINUTE_MS, {"BTC/USDT:USDT": bars}
+
+
+def test_six_hours_away_change_only_what_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Live, with holes: the same candles, candidates and trades; what is found late is not sent."""
+    truth = dict(market(3, 42, 5))
+    split_ms = max(int(bars.ts_ms[-1]) for bars in truth.values()) + MINUTE_MS - 9 * HOUR_MS
+    quiet = [
+        without_minutes(truth[LONE], split_ms + n * HOUR_MS + 3 * MINUTE_MS, n) for n in (2, 4)
+    ]
+    truth[LONE] = picked(truth[LONE], np.isin(truth[LONE].ts_ms, quiet[0].ts_ms))
+    truth[LONE] = picked(truth[LONE], np.isin(truth[LONE].ts_ms, quiet[1].ts_ms))
+    outage_ms = split_ms + 5 * HOUR_MS + 50 * MINUTE_MS
+    truth = {s: without_minutes(bars, outage_ms, OUTAGE_MINUTES) for s, bars in truth.items()}
+    world = prepared(tmp_path / "start", truth, replay_days=9 / 24, exchange={"id": "bitget"})
+    minutes = range(split_ms + MINUTE_MS, world.end_ms + MINUTE_MS, MINUTE_MS)
+    asleep = range(split_ms + HOUR_MS, split_ms + 7 * HOUR_MS, MINUTE_MS)
+    apps = []
+    for name, missed in (("always", range(0)), ("away", asleep)):
+        clock = HandClock(split_ms)
+        exchange = FakeExchange(truth, clock)
+        app = opened(world.copy(name), (exchange, clock))
+        awake(app, clock, *(m for m in minutes if m <= asleep[-1] and m not in missed))
+        exchange.n_asked = 0
+        awake(app, clock, asleep[-1] + MINUTE_MS)
+        assert exchange.n_asked <= 30  # one sync serves all minutes that were missed
+        awake(app, clock, *(m for m in minutes if m > asleep[-1] + MINUTE_MS))
+        walked_on(app, monkeypatch)
+        apps.append(app)
+    always, away = apps
+    for symbol in truth:
+        for timeframe in TIMEFRAMES:
+            assert same(stored(always, symbol, timeframe), stored(away, symbol, timeframe))
+        assert gap_states(always, symbol) == gap_states(away, symbol)
+    assert [state for _, _, state in gap_states(away, LONE)][-3:] == [
+        "no_trades",
+        "no_trades",
+        "missing",
+    ]
+    ours, theirs = (signals(app, "id", "delivery", "delivery_reason") for app in apps)
+    missed_rows = [r for r in theirs if asleep[0] < r["decided_ms"] <= asleep[-1] - 2 * MINUTE_MS]
+    assert len(missed_rows) >= 5
+    assert ours == theirs
+    told = [r for r in signals(away) if r["decided_ms"] in {m["decided_ms"] for m in missed_rows}]
+    assert {r["delivery"] for r in told} == {"DIGEST"}
+    assert {r["delivery_reason"] for r in told} <= {"late", "rejected"}
+    assert any(r["gate"] == "PASS" for r in told)
+    for app in apps:
+        assert maintain.invariants(app)["broken"] == {}
+        app.close()

@@ -171,6 +171,8 @@ def run_stepped(app: App, *, stop: threading.Event) -> int:
 
 def deliver_waiting(app: App, sinks: Sinks) -> int:
     """Send what waits in the outbox; returns how many messages were accepted."""
+    if app.muted:
+        return 0
     row = operation.clock_row(app.db)
     market_ms = row[0] if row else wall_ms()
     report = send_waiting(app.db, app.config, sinks, wall_ms=wall_ms(), market_ms=market_ms, n=200)

@@ -31,6 +31,7 @@ from core.execution import new_states, order_of, state_to_json
 from core.jobs.judge import Judge
 from core.jobs.sync import frontier_ms
 from core.jobs.tell import queue_new_signals
+from core.notify import channels
 from core.store import candles as store
 from core.store import markets as market_store
 from core.store import signals as signal_store
@@ -290,17 +291,19 @@ def _delivered(
     ]
     fresh = {decision.identity for decision in new}
     past = [decision for decision in past if decision.identity not in fresh]
-    return run_guards(app.config, [*past, *new])[len(past) :]
+    return run_guards(app.config, [*past, *new], muted=app.muted)[len(past) :]
 
 
-def run_guards(config: Config, decisions: Sequence[Decision]) -> list[tuple[Delivery, str]]:
+def run_guards(
+    config: Config, decisions: Sequence[Decision], *, muted: bool = False
+) -> list[tuple[Delivery, str]]:
     """Return how each decision is delivered, under the settings."""
     return deliver(
         decisions,
         guards=config.guards,
         send=config.notify.telegram.send,
         paper_per_day=config.notify.paper_per_day,
-        muted=not (config.notify.console or config.notify.telegram.enabled),
+        muted=muted or not channels(config),
     )
 
 

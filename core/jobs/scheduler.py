@@ -34,6 +34,7 @@ class _Beside:
             db=open_database(app.db.path, checkpointer=False),
             lock_file=app.lock_file,
             holds_lock=False,
+            muted=app.muted,
         )
         self.busy = threading.Lock()
 

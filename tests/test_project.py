@@ -1,0 +1,77 @@
+"""What the repository promises about itself: pins, pages and commands that exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = re.compile(r"^([A-Za-z0-9_.-]+)")
+
+
+def names_in(file: str) -> set[str]:
+    """Return the package names of a requirements file."""
+    lines = (ROOT / file).read_text().splitlines()
+    found = (NAME.match(line) for line in lines if line and not line.startswith("#"))
+    return {match.group(1).lower().replace("_", "-") for match in found if match}
+
+
+def test_every_requirement_is_pinned() -> None:
+    """Each direct dependency has a bound above and a pin in the constraints."""
+    pinned = names_in("constraints.txt")
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        wanted = names_in(file) - {"xgboost"}  # stands in for xgboost-cpu where that has no wheels
+        assert wanted
+        assert wanted <= pinned, wanted - pinned
+        for line in (ROOT / file).read_text().splitlines():
+            if line and not line.startswith("#") and not line.startswith("apsw"):
+                assert "<" in line, line
+
+
+def test_scripts_in_the_readme_exist() -> None:
+    """Every script the README names is there, and every top-level script is named."""
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"\b([a-z_]+\.py)\b", readme))
+    top = {path.name for path in ROOT.glob("*.py")}
+    assert top <= named, top - named
+    assert {name for name in named if not (ROOT / name).exists()} <= {"schema.py"}
+
+
+def test_makefile_targets_in_the_readme_exist() -> None:
+    """Every `make x` of the README is a target."""
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    wanted = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", readme, re.MULTILINE))
+    targets = {first or second for first, second in wanted}
+    assert "demo" in targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("folder", ["core", "demo", "docs", "benchmarks"])
+def test_nothing_names_a_machine(folder: str) -> None:
+    """No absolute path of somebody's machine in code or docs."""
+    texts = [
+        path
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".md", ".toml", ".yaml"}
+    ]
+    assert texts
+    for path in texts:
+        assert not re.search(r"(/home/|/root/|/work/|/Users/)", path.read_text()), path
+
+
+def test_importing_the_words_is_light() -> None:
+    """The settings load without numerical or network libraries beyond numpy."""
+    code = (
+        "import sys, core.config, core.cli, core.errors;"
+        "heavy = {'pandas', 'numba', 'ccxt', 'xgboost', 'streamlit', 'sklearn'} & set(sys.modules);"
+        "print(sorted(heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
