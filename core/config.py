@@ -7,11 +7,10 @@ import json
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, field_serializer, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from core.section import IsoDate, Section, Timeframe, Weekday, Word, hidden
+from core.section import IsoDate, SecretKeys, SecretText, Section, Timeframe, Weekday, Word, Zone
 from core.timeframe import MINUTE_MS, is_derivable, tf_ms
 
 STRATEGY_VERSION = 1  # raise when code changes a candidate or its outcome
@@ -22,16 +21,7 @@ class App(Section):
 
     data_dir: Word = "data"
     db_path: Word = "data/ohlcv.db"
-    timezone: str = "UTC"
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError("is no IANA time zone; write one like Europe/Berlin or UTC") from error
-        return value
+    timezone: Zone = "UTC"
 
 
 class Replay(Section):
@@ -47,12 +37,8 @@ class Exchange(Section):
 
     id: Word = "bitget"
     rate_limit_ms: Annotated[int, Field(ge=1, le=60_000)] = 50
-    ccxt: dict[str, Any] = Field(default_factory=dict, repr=False)
+    ccxt: SecretKeys = Field(default_factory=dict)
     replay: Replay = Replay()
-
-    @field_serializer("ccxt", when_used="json")
-    def _without_credentials(self, value: dict[str, Any]) -> Any:
-        return hidden(value)
 
 
 class Resample(Section):
@@ -148,6 +134,20 @@ class Signals(Section):
     slippage_pct: Annotated[float, Field(ge=0, le=5)] = 0.02
     validity_candles: Annotated[int, Field(ge=1, le=1000)] = 24
     evaluation: Evaluation = Evaluation()
+
+    @property
+    def reclaim_reach_bars(self) -> int:
+        """How many bars before P1 its P0 may lie, to be in the window of every possible reclaim."""
+        return self.lookback_candles - self.validity_candles - 2 * self.fibo.piv_window - 1
+
+    @model_validator(mode="after")
+    def _reclaim_possible(self) -> Signals:
+        if "reclaim" in self.setups and not (self.avwap.use and self.reclaim_reach_bars > 0):
+            raise ValueError(
+                "setups: reclaim needs avwap.use: true, and lookback_candles"
+                f" {self.lookback_candles} well above validity_candles {self.validity_candles}"
+            )
+        return self
 
 
 RISK_MODES = {  # risk per trade in percent of equity, maximum leverage
@@ -315,12 +315,8 @@ class Notify(Section):
     console: bool = True
     paper_per_day: Annotated[int, Field(ge=0, le=100)] = 3
     digest_hour: Annotated[int, Field(ge=0, le=23)] = 8
-    deadman_url: str = Field(default="", repr=False)
+    deadman_url: SecretText = ""
     telegram: Telegram = Telegram()
-
-    @field_serializer("deadman_url", when_used="json")
-    def _without_address(self, value: str) -> Any:
-        return hidden(value)
 
 
 class Config(Section):

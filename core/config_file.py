@@ -131,7 +131,8 @@ def _one_line(error: ValidationError) -> str:
         near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1)
         hint = f"did you mean {near[0]}?" if near else "remove it"
         return f"unknown key {where}; {hint}"
-    said = ": ".join(filter(None, (where, first["msg"].removeprefix("Value error, "))))
+    message = _shortened(first["msg"].removeprefix("Value error, "), most=2 * _SHOWN_MAX)
+    said = ": ".join(filter(None, (where, message)))
     found = first["input"]
     if isinstance(found, dict | list) or _may_be_secret(where):
         return said
@@ -149,9 +150,9 @@ def _may_be_secret(where: str) -> bool:
     )
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, *, most: int = _SHOWN_MAX) -> str:
     words = " ".join(text.split())
-    return words if len(words) <= _SHOWN_MAX else f"{words[: _SHOWN_MAX - 1]}…"
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def _keys_at(where: tuple[int | str, ...]) -> list[str]:

@@ -165,7 +165,15 @@ CREATE TABLE IF NOT EXISTS labels (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_CANDLES + _SIGNALS + _MODELS + _OPERATION,)
+_SKIPPED = """
+CREATE TABLE IF NOT EXISTS skipped_bars (     -- a hole kept these from being when the scan passed
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL, strategy_id TEXT NOT NULL,
+  ts_ms INTEGER NOT NULL,
+  PRIMARY KEY (exchange, symbol, timeframe, strategy_id, ts_ms)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_CANDLES + _SIGNALS + _MODELS + _OPERATION, _SKIPPED)
 VERSION = len(MIGRATIONS)
 
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from datetime import date
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 
 from core.errors import ConfigError
 from core.timeframe import tf_ms
@@ -40,10 +48,12 @@ def _iso_date(value: Any) -> Any:
     return date.fromisoformat(value) if isinstance(value, str) else value
 
 
-Word = Annotated[str, Field(min_length=1)]
-Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-Timeframe = Annotated[str, Field(strict=True), BeforeValidator(_timeframe)]
-IsoDate = Annotated[date, BeforeValidator(_iso_date)]
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("is no IANA time zone; write one like Europe/Berlin or UTC") from error
+    return value
 
 
 def hidden(value: Any) -> Any:
@@ -53,3 +63,12 @@ def hidden(value: Any) -> Any:
     if isinstance(value, list):
         return [hidden(item) for item in value]
     return HIDDEN if isinstance(value, str) and value else value
+
+
+Word = Annotated[str, Field(min_length=1)]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Timeframe = Annotated[str, Field(strict=True), BeforeValidator(_timeframe)]
+Zone = Annotated[str, AfterValidator(_zone)]
+IsoDate = Annotated[date, BeforeValidator(_iso_date)]
+SecretText = Annotated[str, Field(repr=False), PlainSerializer(hidden, when_used="json")]
+SecretKeys = Annotated[dict[str, Any], Field(repr=False), PlainSerializer(hidden, when_used="json")]

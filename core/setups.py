@@ -13,7 +13,6 @@ import numpy as np
 from core.avwap import avwap, first_reclaim
 from core.config import Config
 from core.domain import Bools, Candles, Floats, Setup, Side
-from core.errors import ConfigError
 from core.fibo import impulse_start, pivot_highs
 
 _RECLAIM_DEPTH = (0.382, 0.95)
@@ -45,8 +44,6 @@ def setup_events(bars: Candles, config: Config, *, i_first: int, i_end: int) -> 
     `limit`: the bar that confirms P1. `reclaim`: the first close back across the AVWAP of P0 after
     a close behind it, both since P1 was confirmed and within `signals.validity_candles`, at a depth
     of .382 to .95; an impulse whose P1 or P0 was passed meanwhile has none. Size is not judged.
-
-    Raises ConfigError where `reclaim` is asked for without the AVWAP or the bars it needs.
     """
     w = config.signals.fibo.piv_window
     highs, lows = pivot_highs(bars.high, piv_window=w), pivot_highs(-bars.low, piv_window=w)
@@ -87,7 +84,7 @@ def _reclaim_events(
     view: _View, bars: Candles, config: Config, *, i_first: int, i_end: int
 ) -> Iterator[SetupEvent]:
     signals, w = config.signals, config.signals.fibo.piv_window
-    reach = _reclaim_reach(config)
+    reach = signals.reclaim_reach_bars  # so that each of these bars sees the same P0
     for i_p1 in np.flatnonzero(view.tops).tolist():
         i_confirmed = i_p1 + w
         i_last = min(i_confirmed + signals.validity_candles, i_end - 1)
@@ -113,22 +110,6 @@ def _reclaim_events(
         )
         if _RECLAIM_DEPTH[0] <= depth <= _RECLAIM_DEPTH[1]:
             yield SetupEvent(i_bar, Setup.RECLAIM, view.side, i_p0, i_p1)
-
-
-def _reclaim_reach(config: Config) -> int:
-    """How many bars before P1 its P0 may lie.
-
-    Short enough that P0 is in the window of every bar on which the reclaim may happen: so each of
-    these bars sees the same P0, and an impulse has one event at most.
-    """
-    signals = config.signals
-    reach = signals.lookback_candles - signals.validity_candles - 2 * signals.fibo.piv_window - 1
-    if reach < 1 or not signals.avwap.use:
-        raise ConfigError(
-            "signals.setups: reclaim cannot be had with these settings;",
-            remedy="set signals.avwap.use: true, and lookback_candles well above validity_candles",
-        )
-    return reach
 
 
 def _reclaim_bar(

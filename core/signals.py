@@ -102,8 +102,6 @@ def scan(data: ScanInput, config: Config, *, first_ms: int, last_ms: int) -> Sca
     as many of each higher timeframe and of the leader closed by then; fewer only where the arrays
     begin later. Nothing after the decision is read. Impulses below `fibo.min_impulse_atr` are not
     setups and are not counted; `max_cost_r` is the gate's business.
-
-    Raises ConfigError where `reclaim` is asked for without the AVWAP or the bars it needs.
     """
     i_first = int(np.searchsorted(data.bars.ts_ms, first_ms, side="left"))
     i_end = int(np.searchsorted(data.bars.ts_ms, last_ms, side="right"))

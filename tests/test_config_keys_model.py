@@ -134,12 +134,13 @@ def test_too_few_closed_trades_are_not_trained_on(learnt: Learnt) -> None:
 
 @shows("models.meta.calibration.enabled", "models.meta.calibration.method")
 def test_raw_scores_become_probabilities_as_set(learnt: Learnt) -> None:
-    """Not at all, by Platt's curve, or by the isotonic one."""
-    made, found = learnt.world, {}
-    for key, value in (("enabled", False), ("method", "platt"), ("method", "isotonic")):
-        config = learnt.config(f"models.meta.calibration.{key}", value)
-        found[value] = learning.calibrate(made.db, config, **made.places)["method"]
-    assert found == {False: "identity", "platt": "platt", "isotonic": "isotonic"}
+    """By Platt's curve, by the isotonic one, or, whatever the method, not at all."""
+    made, found = learnt.world, []
+    for enabled, method in ((True, "platt"), (True, "isotonic"), (False, "platt")):
+        keys = {"enabled": enabled, "method": method}
+        config = learnt.config("models.meta.calibration", keys)
+        found.append(learning.calibrate(made.db, config, **made.places)["method"])
+    assert found == ["platt", "isotonic", "identity"]
     learning.calibrate(made.db, made.config, **made.places)
 
 

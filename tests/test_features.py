@@ -190,7 +190,7 @@ def test_calendar_by_hand() -> None:
 def test_without_the_avwap_its_features_are_nan() -> None:
     """An owner who does not use the AVWAP gets no AVWAP feature either."""
     data, _ = plain()
-    off = strategy(min_tp_net_pct=0, avwap={"use": False})
+    off = strategy(setups=["limit"], min_tp_net_pct=0, avwap={"use": False})
     found = scan(data, off, first_ms=0, last_ms=2**62).candidates
     assert found
     assert np.isnan(column(found, "avwap_close_atr")).all()

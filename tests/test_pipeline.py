@@ -39,17 +39,17 @@ from tests.worlds import picked
 TIMEFRAMES = ("1m", "5m", "15m", "1h", "4h", "1d")
 TABLES = ("candles", "gaps", "signals", "features", "scan_positions", "funnel", "outbox")
 LONE = "SOL/USDT:USDT"
-HALF_DAY_MS = 12 * HOUR_MS
+QUARTER_MS = 6 * HOUR_MS
 OUTAGE_MINUTES = 12
 
 
 @dataclass
 class Replayed:
-    """The world, the engine that replayed all of it, and its state after half a day."""
+    """The world, the engine that replayed all of it, and its state after a quarter of a day."""
 
     world: ReplayWorld
     app: App
-    at_noon: Path
+    at_dawn: Path
     outage_ms: int
 
 
@@ -63,10 +63,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replayed]:
     folder = tmp_path_factory.mktemp("pipeline")
     world = prepared(folder / "start", truth, replay_days=2)
     app = opened(world.copy("live"))
-    replayed(app, world.split_ms + HALF_DAY_MS)
-    app.db.backup_to(folder / "noon.db")
+    replayed(app, world.split_ms + QUARTER_MS)
+    app.db.backup_to(folder / "dawn.db")
     replayed(app)
-    yield Replayed(world, app, folder / "noon.db", outage_ms)
+    yield Replayed(world, app, folder / "dawn.db", outage_ms)
     app.close()
 
 
@@ -179,17 +179,17 @@ def digest_ms(app: App) -> int:
 
 
 def test_a_restart_on_the_way_leaves_no_trace(live: Replayed) -> None:
-    """Half a day in three runs, stopped at odd minutes, is half a day in one."""
+    """Six hours in three runs, stopped at odd minutes, are six hours in one."""
     path, world = live.world.copy("halves"), live.world
-    for at_ms in (world.split_ms + 77 * MINUTE_MS, world.split_ms + 6 * HOUR_MS, None):
+    for at_ms in (world.split_ms + 77 * MINUTE_MS, world.split_ms + 4 * HOUR_MS, None):
         app = opened(path)
-        replayed(app, world.split_ms + HALF_DAY_MS if at_ms is None else at_ms)
+        replayed(app, world.split_ms + QUARTER_MS if at_ms is None else at_ms)
         app.close()
     app = opened(path)
-    with open_reader(live.at_noon) as noon:
+    with open_reader(live.at_dawn) as dawn:
         for name in TABLES:
             unlike = ("sent_wall_ms", "next_wall_ms", "sent_id") if name == "outbox" else ()
-            ours, theirs = (table(db, name, without=unlike) for db in (app.db, noon))
+            ours, theirs = (table(db, name, without=unlike) for db in (app.db, dawn))
             assert ours == theirs, name
     app.close()
 
@@ -243,6 +243,44 @@ def test_a_stepped_replay_that_cannot_go_on_says_so(
     app.close()
 
 
+def test_a_bar_completed_behind_the_scan_is_scanned_once_as_late(tmp_path: Path) -> None:
+    """Its minute comes an hour after: the candidate is stored like any other, and not sent."""
+    truth = {s: market(3, 42, 5)[s][-10 * 1440 :] for s in ("BTC/USDT:USDT", LONE)}
+    end_ms = int(truth[LONE].ts_ms[-1]) + MINUTE_MS
+    world = prepared(tmp_path / "start", truth, replay_days=0.5, exchange={"id": "bitget"})
+    whole = opened(world.copy("whole"))
+    history.import_files(whole, [world.files])
+    retro.retro_scan(whole, start_ms=world.split_ms, end_ms=end_ms, workers=1)
+    want = next(
+        row
+        for row in signals(whole, "id", "origin", "delivery", "delivery_reason", "exec_state")
+        if row["gate"] == "PASS" and row["decided_ms"] > world.split_ms + HOUR_MS
+    )
+    whole.close()
+    clock = HandClock(world.split_ms)
+    exchange = FakeExchange(truth, clock)
+    app = opened(world.copy("late"), (exchange, clock))
+    bars = "SELECT sum(n) FROM funnel WHERE reason = 'bars' AND symbol = ? AND timeframe = '15m'"
+    before = app.db.value(bars, (LONE,))
+    at_ms, bar_ms = want["decided_ms"], want["ts_ms"]
+    exchange.hidden = {(s, bar_ms + n * MINUTE_MS) for s in truth for n in range(3, 9)}
+    awake(app, clock, *range(world.split_ms + MINUTE_MS, at_ms + 61 * MINUTE_MS, MINUTE_MS))
+    found = "SELECT * FROM signals WHERE decided_ms = ? AND symbol = ?"
+    assert app.db.rows(found, (at_ms, want["symbol"])) == []
+    exchange.hidden = set()
+    awake(app, clock, *range(at_ms + 61 * MINUTE_MS, at_ms + 70 * MINUTE_MS, MINUTE_MS))
+    rows = [r for r in app.db.dicts(found, (at_ms, want["symbol"])) if r["p1_ms"] == want["p1_ms"]]
+    assert [(r["delivery"], r["delivery_reason"], r["origin"]) for r in rows] == [
+        ("DIGEST", "late", "live")
+    ]
+    for name in ("p0_ms", "entry", "sl", "tp1", "tp2", "cost_r", "regime", "valid_until_ms"):
+        assert rows[0][name] == want[name]
+    assert app.db.rows("SELECT * FROM skipped_bars") == []
+    scanned = (at_ms + 60 * MINUTE_MS - world.split_ms) // (15 * MINUTE_MS) + 1
+    assert app.db.value(bars, (LONE,)) - before == scanned
+    app.close()
+
+
 def _broken(*_: object, **__: object) -> None:
     raise RuntimeError("broken")
 
@@ -253,22 +291,22 @@ def _short_world() -> tuple[int, dict[str, Candles]]:
     return int(bars.ts_ms[-1]) - 59 * MINUTE_MS, {"BTC/USDT:USDT": bars}
 
 
-def test_six_hours_away_change_only_what_is_late(
+def test_four_hours_away_change_only_what_is_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Live, with holes: the same candles, candidates and trades; what is found late is not sent."""
     truth = dict(market(3, 42, 5))
-    split_ms = max(int(bars.ts_ms[-1]) for bars in truth.values()) + MINUTE_MS - 9 * HOUR_MS
+    split_ms = max(int(bars.ts_ms[-1]) for bars in truth.values()) + MINUTE_MS - 7 * HOUR_MS
     quiet = [
-        without_minutes(truth[LONE], split_ms + n * HOUR_MS + 3 * MINUTE_MS, n) for n in (2, 4)
+        without_minutes(truth[LONE], split_ms + n * HOUR_MS + 3 * MINUTE_MS, n) for n in (1, 2)
     ]
     truth[LONE] = picked(truth[LONE], np.isin(truth[LONE].ts_ms, quiet[0].ts_ms))
     truth[LONE] = picked(truth[LONE], np.isin(truth[LONE].ts_ms, quiet[1].ts_ms))
-    outage_ms = split_ms + 5 * HOUR_MS + 50 * MINUTE_MS
+    outage_ms = split_ms + 3 * HOUR_MS + 50 * MINUTE_MS
     truth = {s: without_minutes(bars, outage_ms, OUTAGE_MINUTES) for s, bars in truth.items()}
-    world = prepared(tmp_path / "start", truth, replay_days=9 / 24, exchange={"id": "bitget"})
+    world = prepared(tmp_path / "start", truth, replay_days=7 / 24, exchange={"id": "bitget"})
     minutes = range(split_ms + MINUTE_MS, world.end_ms + MINUTE_MS, MINUTE_MS)
-    asleep = range(split_ms + HOUR_MS, split_ms + 7 * HOUR_MS, MINUTE_MS)
+    asleep = range(split_ms + HOUR_MS, split_ms + 5 * HOUR_MS, MINUTE_MS)
     apps = []
     for name, missed in (("always", range(0)), ("away", asleep)):
         clock = HandClock(split_ms)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from core.config import Config
 from core.domain import Candidate, Candles, Floats, Market, Rejection, Setup, Side
-from core.errors import ConfigError
 from core.signals import NOISE_BARS, ScanInput, ScanResult, scan
 from core.timeframe import tf_ms
 from tests.worlds import MONDAY_MS, mapped, picked, random_candles, scan_input, strategy
@@ -232,9 +232,8 @@ def test_mirror() -> None:
 def test_reclaim_needs_the_avwap_and_room() -> None:
     """Asked for where it cannot be had, reclaim is a config error and not silence."""
     for signals in ({"avwap": {"use": False}}, {"lookback_candles": 50, "validity_candles": 48}):
-        config = strategy(setups=["reclaim"], **signals)
-        with pytest.raises(ConfigError, match="reclaim"):
-            scan(world(), config, first_ms=0, last_ms=ALWAYS_MS)
+        with pytest.raises(ValidationError, match="reclaim"):
+            strategy(setups=["reclaim"], **signals)
 
 
 def test_reclaim_enters_at_the_close() -> None:

@@ -67,9 +67,12 @@ def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
     stamp = datetime.fromtimestamp(now_wall_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
     target = folder / f"{app.db.path.stem}-{stamp}.db"
     partial = target.with_suffix(".partial")
-    app.db.backup_to(partial)
-    _want_whole(partial)
-    partial.replace(target)
+    try:
+        app.db.backup_to(partial)
+        _want_whole(partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     kept = sorted(folder.glob(f"{app.db.path.stem}-*.db"))
     for old in kept[: -app.config.backup.keep]:
         old.unlink()
@@ -83,7 +86,10 @@ def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
 def _want_whole(path: Path) -> None:
     """Raise StoreError unless a copy passes SQLite's integrity check."""
     with open_reader(path) as copy:
-        said = str(copy.value("PRAGMA integrity_check"))
+        try:
+            said = str(copy.value("PRAGMA integrity_check"))
+        except apsw.Error as error:
+            said = str(error)
     if said != "ok":
         raise StoreError(f"backup {path} is damaged: {said};", remedy="check the disk")
 
@@ -245,6 +251,11 @@ def invariants(app: App) -> dict[str, Any]:
         " (SELECT 1 FROM outbox o WHERE o.signal_id = s.id AND o.kind = 'new_signal')",
         "series counts are true": "SELECT count(*) FROM series s WHERE n_rows <> (SELECT count(*)"
         " FROM ohlcv WHERE key BETWEEN s.id << 26 AND (s.id << 26) + 67108863)",
+        "gaps cover no bar": "SELECT count(*) FROM gaps g JOIN series s USING (exchange, symbol,"
+        " timeframe) WHERE EXISTS (SELECT 1 FROM ohlcv WHERE key BETWEEN"
+        " (s.id << 26) + g.start_ms / 60000 AND (s.id << 26) + (g.end_ms - 1) / 60000)",
+        "gaps do not overlap": "SELECT count(*) FROM gaps a JOIN gaps b USING (exchange, symbol,"
+        " timeframe) WHERE b.start_ms > a.start_ms AND b.start_ms < a.end_ms",
     }
     broken = {name: int(app.db.value(sql)) for name, sql in rules.items()}
     return {"rules": len(rules), "broken": {n: c for n, c in broken.items() if c}}

@@ -15,6 +15,7 @@ from core.cadence import DIGEST, PIPELINE, WEEKLY, Due, first_marks, next_due, n
 from core.errors import TraderError
 from core.jobs import follow, scan, sync, tell
 from core.notify import Sinks, send_waiting, sinks_of
+from core.notify.deadman import sign_of_life
 from core.store import operation
 from core.store import signals as signal_store
 from core.timeframe import MINUTE_MS, floor_ms
@@ -141,9 +142,11 @@ def run_weekly_step(app: App, job: str) -> int:
 
 def run_once(app: App) -> int:
     """One pass over whatever is due, its messages included."""
-    n_done = run_due(app).n_done
+    ran = run_due(app)
     deliver_waiting(app, sinks_of(app.config))
-    return n_done
+    if not ran.failed:
+        sign_of_life(app.config)
+    return ran.n_done
 
 
 def run_stepped(app: App, *, stop: threading.Event) -> int:

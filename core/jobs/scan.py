@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from core import features, signals
 from core.app import App, wall_ms
 from core.config import Config
@@ -69,11 +67,12 @@ class ScanReport:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The scan of one series: its result and the bar it reached."""
+    """The scan of one series: its result, the bar it reached, and bars that were not there."""
 
     series: Series
     result: signals.ScanResult
     position_ms: int
+    absent_ms: Sequence[int] = ()
 
 
 def leader_of(symbol: str) -> str | None:
@@ -163,7 +162,15 @@ def scan_series(app: App, series: Series, *, known_ms: int, position: int | None
     n_bars = (newest - position) // step
     data = scan_input(db, config, series, n_bars=n_bars, known_ms=newest + step)
     result = signals.scan(data, config, first_ms=position + 1, last_ms=newest)
-    return Found(series, result, newest)
+    absent = {*range(position + step, newest + 1, step)}.difference(data.bars.ts_ms.tolist())
+    return Found(series, result, newest, sorted(absent))
+
+
+def _completed(app: App, series: Series, ts_ms: int) -> Found:
+    """Scan one bar that was completed after the scan had passed it."""
+    known_ms = ts_ms + tf_ms(series.timeframe)
+    data = scan_input(app.db, app.config, series, n_bars=1, known_ms=known_ms)
+    return Found(series, signals.scan(data, app.config, first_ms=ts_ms, last_ms=ts_ms), ts_ms)
 
 
 def _first_position(app: App, series: Series, newest_ms: int) -> int:
@@ -190,21 +197,25 @@ def scan_all(
 ) -> ScanReport:
     """Scan what closed, store all candidates and queue their messages, in one transaction.
 
-    `now_ms` is the minute the scan stands for; `found_ms` the market time at which it runs, where
-    that is later: what can no longer be acted on then is late.
+    `now_ms` is the minute the scan stands for, `found_ms` the market time at which it runs: what
+    can no longer be acted on then is late.
     """
-    report = ScanReport()
-    found: list[Found] = []
+    report, found = ScanReport(), list[Found]()
+    timeframes = timeframes or app.config.timeframes
     known = settled_ms(app.db, app.config, symbols or app.config.symbols, now_ms=now_ms)
     positions = signal_store.positions(app.db, app.strategy)
     for symbol, known_ms in known.items():
-        for timeframe in timeframes or app.config.timeframes:
+        for timeframe in timeframes:
             series = Series(app.config.exchange.id, symbol, timeframe)
             one = scan_series(app, series, known_ms=known_ms, position=positions.get(series))
             if isinstance(one, Found):
                 found.append(one)
             elif one:
                 report.waiting[f"{symbol} {timeframe}"] = one
+    for series, ts_ms in signal_store.completed_bars(app.db, app.strategy):
+        settled = known.get(series.symbol, 0) >= ts_ms + tf_ms(series.timeframe)
+        if settled and series.timeframe in timeframes:
+            found.append(_completed(app, series, ts_ms))
     if found:
         found_ms = now_ms if found_ms is None else found_ms
         _store_found(app, found, report, now_ms=found_ms, dry_run=dry_run)
@@ -233,6 +244,8 @@ def _store_found(
             signal_store.move_position(
                 app.db, one.series, app.strategy, position_ms=one.position_ms
             )
+            signal_store.forget_skipped(app.db, one.series, app.strategy, one.position_ms)
+            signal_store.note_skipped(app.db, one.series, app.strategy, one.absent_ms)
             signal_store.count_funnel(
                 app.db, one.series, app.strategy, funnel_of(one.result, one.position_ms)
             )
@@ -380,16 +393,8 @@ def funnel_of(result: signals.ScanResult, position_ms: int) -> list[tuple[int, s
     """Return a scan's counts as (instant, reason, n): bars, setups, and each refusal."""
     counts: Counter[tuple[int, str]] = Counter()
     counts[floor_ms(position_ms, MINUTE_MS), "bars"] += result.n_bars
-    seen: list[Candidate | Rejection] = [*result.candidates, *result.rejections]
-    for setup in seen:
+    for setup in (*result.candidates, *result.rejections):
         counts[setup.ts_ms, "setups"] += 1
         if isinstance(setup, Rejection):
             counts[setup.ts_ms, setup.reason] += 1
     return [(instant, reason, n) for (instant, reason), n in counts.items() if n]
-
-
-def feature_array(candidates: Sequence[Candidate]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the candidates' features, (n, n_features)."""
-    if not candidates:
-        return np.empty((0, len(features.NAMES)))
-    return np.vstack([candidate.features for candidate in candidates])

@@ -14,12 +14,14 @@ from core.errors import TraderError
 from core.jobs import maintain, promotion, sync
 from core.jobs.run import deliver_waiting, look, run_weekly_step
 from core.notify import Sinks, sinks_of
+from core.notify.deadman import sign_of_life
 from core.store import operation
 from core.store.db import open_database
 
 log = logging.getLogger("trader.scheduler")
 
 _DAY_MS = 86_400_000
+_ALIVE_MS = 120_000  # a last complete tick older than this is no sign of life
 _REPLAY_LOOK_S = 60.0  # a replay's minutes pass in milliseconds: it is looked at without a pause
 
 
@@ -87,6 +89,8 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
         add(name, partial(_weekly_due, app, weekly, name), 30)
     add("notify_closed", partial(_send, sending, sinks), 0.5 if replaying else 2.0)
     add("db_checkpoint", partial(_upkeep, app), 1800)
+    if app.config.notify.deadman_url:
+        add("sign_of_life", partial(_sign_of_life, sending), 60)
     for noisy in ("apscheduler", "apscheduler.executors.default", "apscheduler.scheduler"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     scheduler.start()
@@ -117,6 +121,14 @@ def settle_models(app: App, *, now_ms: int) -> None:
 def _send(sending: _Beside, sinks: Sinks) -> None:
     with sending.busy:
         deliver_waiting(sending.app, sinks)
+
+
+def _sign_of_life(sending: _Beside) -> None:
+    """Call the dead man's switch while ticks complete; silence there is the alarm."""
+    with sending.busy:
+        row = operation.clock_row(sending.app.db)
+    if row is not None and wall_ms() - row[1] < _ALIVE_MS:
+        sign_of_life(sending.app.config)
 
 
 def _weekly_due(app: App, beside: _Beside, name: str) -> None:

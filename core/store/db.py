@@ -111,12 +111,13 @@ class Database:
             return -1, -1
 
     def backup_to(self, target: Path) -> None:
-        """Copy the database to a new file while it is in use."""
+        """Copy the database to a new file while it is in use; the copy is one file, no WAL."""
         copy = apsw.Connection(str(target))
         try:
             with copy.backup("main", self._connection, "main") as backup:
                 while not backup.done:
                     backup.step(4096)
+            copy.execute("PRAGMA journal_mode = DELETE").fetchall()
         finally:
             copy.close()
 

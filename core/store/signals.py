@@ -10,8 +10,9 @@ import numpy as np
 
 from core.config import Config, strategy_id, strategy_settings
 from core.domain import Candidate, Delivery, Floats, Origin, Series, Verdict
+from core.schema import KEY_SHIFT
 from core.store.db import Database
-from core.timeframe import DAY_MS, floor_ms
+from core.timeframe import DAY_MS, MINUTE_MS, floor_ms
 
 IDENTITY = (
     "exchange",
@@ -69,6 +70,32 @@ def move_position(db: Database, series: Series, strategy: str, *, position_ms: i
         " position_ms = max(position_ms, excluded.position_ms)",
         (*series, strategy, position_ms),
     )
+
+
+def note_skipped(db: Database, series: Series, strategy: str, opens: Iterable[int]) -> None:
+    """Remember bars that the scan passed while they were not there."""
+    rows = [(*series, strategy, ts_ms) for ts_ms in opens]
+    db.run_many("INSERT OR IGNORE INTO skipped_bars VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def forget_skipped(db: Database, series: Series, strategy: str, ts_ms: int) -> None:
+    """Say that a bar that was skipped is scanned."""
+    db.run(
+        "DELETE FROM skipped_bars WHERE exchange = ? AND symbol = ? AND timeframe = ?"
+        " AND strategy_id = ? AND ts_ms = ?",
+        (*series, strategy, ts_ms),
+    )
+
+
+def completed_bars(db: Database, strategy: str) -> list[tuple[Series, int]]:
+    """Return the skipped bars that are there by now, in time order."""
+    found = db.rows(
+        "SELECT k.exchange, k.symbol, k.timeframe, k.ts_ms FROM skipped_bars k JOIN series s"
+        f" USING (exchange, symbol, timeframe) JOIN ohlcv o ON o.key = (s.id << {KEY_SHIFT})"
+        f" + k.ts_ms / {MINUTE_MS} WHERE k.strategy_id = ? ORDER BY k.ts_ms",
+        (strategy,),
+    )
+    return [(Series(*row[:3]), int(row[3])) for row in found]
 
 
 def signal_row(

@@ -1,0 +1,305 @@
+"""The owner's tools say what is true, keep copies that work, and catch a planted leak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core import features, signals
+from core.app import App
+from core.domain import Candles, Series
+from core.errors import StoreError
+from core.jobs import maintain
+from core.store import Database, open_database, open_reader
+from core.store import gaps as gap_store
+from core.store.signals import update_signal
+from core.timeframe import DAY_MS, MINUTE_MS
+from tests.engine_world import opened, stored, table, write_config
+from tests.replay_world import ReplayWorld, market, prepared, replayed, without_minutes
+
+ROOT = Path(__file__).parents[1]
+NOW_MS = 1_700_000_000_000
+SYMBOLS = ("BTC/USDT:USDT", "ETH/USDT:USDT")
+Peek = Callable[[pytest.MonkeyPatch], None]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> ReplayWorld:
+    """Two symbols, two weeks of scanned history with a hole, and three hours to come."""
+    truth = dict(market(2, 14, 5))
+    hole_ms = int(truth[SYMBOLS[0]].ts_ms[0]) + 3 * DAY_MS
+    truth[SYMBOLS[0]] = without_minutes(truth[SYMBOLS[0]], hole_ms, 30)
+    return prepared(tmp_path_factory.mktemp("maintain") / "w", truth, replay_days=3 / 24)
+
+
+@pytest.fixture
+def app(world: ReplayWorld, tmp_path: Path) -> Iterator[App]:
+    """An engine on a copy of that world."""
+    folder = tmp_path / "app"
+    path = write_config(folder, **_settings(world))
+    with open_reader(world.folder / "ohlcv.db") as source:
+        source.backup_to(folder / "ohlcv.db")
+    engine = opened(path)
+    yield engine
+    engine.lock_file.release()
+    engine.db.close()
+
+
+def _settings(world: ReplayWorld) -> dict[str, Any]:
+    replay = {"path": str(world.files), "speed": 0}
+    return {
+        "exchange": {"id": "replay", "replay": replay},
+        "symbols": list(SYMBOLS),
+        "timeframes": ["15m", "1h"],
+        "backup": {"enabled": True, "keep": 3},
+    }
+
+
+def everything(db: Database) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of all tables."""
+    names = db.rows("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+    return {name: table(db, name) for (name,) in names}
+
+
+def test_a_backup_holds_everything_and_leaves_no_crumbs(app: App) -> None:
+    """Row for row the same, one file, whole by SQLite's own check."""
+    done = maintain.backup(app, now_wall_ms=NOW_MS)
+    path = Path(done["file"])
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert done["bytes"] == path.stat().st_size > 100_000
+    with open_reader(path) as copy:
+        assert copy.value("PRAGMA integrity_check") == "ok"
+        assert everything(copy) == everything(app.db)
+
+
+def test_a_restored_backup_goes_on_as_if_nothing_had_been(app: App) -> None:
+    """Back to the backup's rows, the later database kept aside, and the replay runs from there."""
+    before = everything(app.db)
+    backup = Path(maintain.backup(app, now_wall_ms=NOW_MS)["file"])
+    replayed(app)
+    after = everything(app.db)
+    assert after["ohlcv"] != before["ohlcv"]
+    app.db.checkpoint(truncate=True)
+    app.db.close()
+    app.lock_file.release()
+    maintain.restore(backup, app.db.path)
+    assert {p.name for p in app.root.iterdir()} >= {"ohlcv.db", "ohlcv.db.before-restore"}
+    again = opened(app.config_path)
+    assert everything(again.db) == before
+    replayed(again)
+    for name in ("ohlcv", "signals", "gaps", "scan_positions", "job_marks"):
+        assert table(again.db, name) == after[name]
+    again.close()
+    with open_database(app.root / "ohlcv.db.before-restore") as old:
+        assert everything(old) == after
+
+
+def test_a_damaged_backup_is_not_restored(app: App) -> None:
+    """It is named as damaged; the database stays as it is."""
+    path = Path(maintain.backup(app, now_wall_ms=NOW_MS)["file"])
+    raw = path.read_bytes()
+    middle, head = path.with_name("middle.db"), path.with_name("head.db")
+    middle.write_bytes(raw[: 5 * 4096] + b"\xa5" * (4 * 4096) + raw[9 * 4096 :])
+    head.write_bytes(b"\xa5" * 4096 + raw[4096:])
+    before = everything(app.db)
+    for bad in (middle, head, path.with_name("none.db")):
+        with pytest.raises(StoreError, match=r"damaged|not exist"):
+            maintain.restore(bad, app.db.path)
+    assert everything(app.db) == before
+    assert {p.name for p in path.parent.iterdir()} == {path.name, middle.name, head.name}
+
+
+def test_old_backups_are_dropped_and_nothing_else(app: App) -> None:
+    """The newest three stay; other files in the folder are not touched."""
+    folder = app.root / app.config.backup.dir
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "other-20200101.db").write_text("mine")
+    made = [maintain.backup(app, now_wall_ms=NOW_MS + n * DAY_MS)["file"] for n in range(5)]
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"notes.txt", "other-20200101.db", *(Path(f).name for f in made[-3:])}
+
+
+def test_vacuum_rewrites_only_what_has_room(app: App) -> None:
+    """Up to a fifth free nothing happens; above it the file shrinks and holds the same rows."""
+    assert maintain.vacuum(app)["vacuumed"] is False
+    app.db.run("CREATE TABLE ballast AS SELECT * FROM ohlcv")
+    app.db.run("DROP TABLE ballast")
+    app.db.checkpoint(truncate=True)
+    before, size = everything(app.db), app.db.path.stat().st_size
+    done = maintain.vacuum(app)
+    assert done["vacuumed"] is True
+    assert done["free_share"] > maintain.VACUUM_SHARE
+    assert app.db.path.stat().st_size < 0.8 * size
+    assert everything(app.db) == before
+    assert maintain.vacuum(app) == {"free_share": 0.0, "vacuumed": False}
+    assert maintain.vacuum(app, force=True)["vacuumed"] is True
+
+
+def test_without_the_lock_the_wal_and_the_file_are_left_alone(app: App) -> None:
+    """Checkpoint and vacuum name who keeps the database; a backup needs no lock."""
+    other = opened(app.config_path)
+    assert not other.holds_lock
+    for step in (maintain.checkpoint, maintain.vacuum):
+        with pytest.raises(StoreError, match=f"pid {app.lock_file.holder()}"):
+            step(other)
+    assert Path(maintain.backup(other, now_wall_ms=NOW_MS)["file"]).exists()
+    other.close()
+
+
+def test_a_checkpoint_empties_the_wal_unless_a_reader_holds_it(app: App) -> None:
+    """Held, it says so and nothing is lost; released, the WAL is empty."""
+    with open_reader(app.db.path) as reader:
+        reader.run("BEGIN")
+        n = reader.value("SELECT count(*) FROM labels")
+        app.db.rows("PRAGMA busy_timeout = 20")
+        app.db.run("INSERT INTO labels VALUES ('a', 'b')")
+        assert maintain.checkpoint(app)["pages_in_wal"] == -1
+        assert reader.value("SELECT count(*) FROM labels") == n
+    assert maintain.checkpoint(app)["wal_bytes"] == 0
+    assert app.db.value("SELECT value FROM labels WHERE name = 'a'") == "b"
+
+
+def test_the_daily_slot_backs_up_where_enabled(app: App) -> None:
+    """One backup when on, none when off."""
+    maintain.daily(app, now_wall_ms=NOW_MS)
+    assert len(list((app.root / app.config.backup.dir).iterdir())) == 1
+    backup = app.config.backup.model_copy(update={"enabled": False})
+    app.config = app.config.model_copy(update={"backup": backup})
+    maintain.daily(app, now_wall_ms=NOW_MS + DAY_MS)
+    assert len(list((app.root / app.config.backup.dir).iterdir())) == 1
+
+
+def test_verify_finds_live_and_retro_alike(app: App) -> None:
+    """All points of all, candidates among them; nothing is written."""
+    before = everything(app.db)
+    found = maintain.verify(app, n_points=40, seed=1)
+    assert (found["checked"], found["same"], found["ok"]) == (40, 40, True)
+    assert found["candidates_compared"] >= 10
+    assert found["failed"] == []
+    assert everything(app.db) == before
+
+
+def unfinished_higher_bar(patch: pytest.MonkeyPatch) -> None:
+    """Let a decision see the bar that is still forming."""
+
+    def latest(bars: Candles, instant_ms: int, n_bars: int) -> Candles:
+        n_known = min(len(bars), bars.closed_by(instant_ms) + 1)
+        return bars[max(0, n_known - n_bars) : n_known]
+
+    patch.setattr(signals, "_latest", latest)
+
+
+def feature_past_its_window(patch: pytest.MonkeyPatch) -> None:
+    """Let a feature look through the view into the whole array."""
+    honest = features.compute
+
+    def compute(*args: Any, **named: Any) -> Any:
+        values = honest(*args, **named)
+        values[-1] = np.asarray(named["window"].close.base).ravel()[-1]
+        return values
+
+    patch.setattr(features, "compute", compute)
+
+
+@pytest.mark.parametrize("peek", [unfinished_higher_bar, feature_past_its_window])
+def test_verify_catches_a_leak(app: App, monkeypatch: pytest.MonkeyPatch, peek: Peek) -> None:
+    """A look into the future, planted in one place, is found."""
+    peek(monkeypatch)
+    found = maintain.verify(app, n_points=40, seed=1)
+    assert not found["ok"]
+    assert found["same"] < found["checked"] == 40
+    assert len(found["failed"]) == found["checked"] - found["same"]
+
+
+def test_invariants_name_what_is_broken(app: App) -> None:
+    """Clean after a replay; each planted fault is named, and only it."""
+    replayed(app)
+    assert maintain.invariants(app)["broken"] == {}
+    number = app.db.value("SELECT id FROM signals WHERE status = 'SL'")
+    row = app.db.dicts("SELECT * FROM signals WHERE id = ?", (number,))[0]
+    series = Series("replay", SYMBOLS[0], "1m")
+    gap = gap_store.gaps(app.db, series)[0]
+    faults: dict[str, Callable[[], object]] = {
+        "closed rows have an exit": lambda: update_signal(app.db, number, {"r_multiple": None}),
+        "followed rows have no exit": lambda: update_signal(app.db, number, {"status": "OPEN"}),
+        "entries come after the message": lambda: update_signal(
+            app.db, number, {"opened_ts_ms": row["actionable_ms"]}
+        ),
+        "every candidate has its features": lambda: app.db.run(
+            "DELETE FROM features WHERE signal_id = ?", (number,)
+        ),
+        "told rows have a message": lambda: update_signal(
+            app.db, number, {"delivery": "PAPER", "origin": "live"}
+        ),
+        "series counts are true": lambda: app.db.run(
+            "DELETE FROM ohlcv WHERE key = (SELECT max(key) FROM ohlcv)"
+        ),
+        "gaps cover no bar": lambda: app.db.run(
+            "UPDATE gaps SET end_ms = end_ms + 60000 WHERE start_ms = ?", (gap.start_ms,)
+        ),
+        "gaps do not overlap": lambda: app.db.run(
+            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, 'missing', 1, 0)",
+            (*series, gap.start_ms + MINUTE_MS, gap.end_ms),
+        ),
+    }
+    assert maintain.invariants(app)["rules"] == len(faults)
+    for name, plant in faults.items():
+        app.db.run("SAVEPOINT fault")
+        plant()
+        assert maintain.invariants(app)["broken"] == {name: 1}
+        app.db.run("ROLLBACK TO fault")
+        app.db.run("RELEASE fault")
+
+
+def test_the_doctor_tells_a_well_engine_from_a_sick_one(app: App, tmp_path: Path) -> None:
+    """Well: no row is bad. Empty: every symbol without candles is, with its remedy."""
+    replayed(app)
+    rows = maintain.doctor(app)
+    assert {state for state, _, _ in rows} <= {"ok", "warn"}
+    said = {what: state for state, what, _ in rows}
+    assert said["no scheduler runs"] == "warn"
+    for symbol in SYMBOLS:
+        assert said[f"{symbol}: newest candle 1 min old"] == "ok"
+    other = opened(app.config_path)
+    assert (f"a scheduler runs (pid {app.lock_file.holder()})") in {
+        r[1] for r in maintain.doctor(other)
+    }
+    other.close()
+    empty = opened(write_config(tmp_path / "empty", symbols=["ETH/USDT"]))
+    bad = [(what, remedy) for state, what, remedy in maintain.doctor(empty) if state == "bad"]
+    assert bad == [("ETH/USDT: no candles", "run: python download_data.py")]
+    empty.close()
+
+
+def test_inspect_counts_what_is_there(app: App) -> None:
+    """Maintained counts equal counted ones; a scan of the table is not needed for them."""
+    replayed(app)
+    found = maintain.inspect(app.db)
+    n_rows = sum(row["rows"] for row in found["series"])
+    assert n_rows == app.db.value("SELECT count(*) FROM ohlcv")
+    for row in found["series"]:
+        bars = stored(app, row["symbol"], row["timeframe"])
+        assert (row["rows"], row["first_ms"], row["last_ms"]) == (
+            len(bars),
+            bars.ts_ms[0],
+            bars.ts_ms[-1],
+        )
+    minutes = {row["symbol"]: row for row in found["series"] if row["timeframe"] == "1m"}
+    assert minutes[SYMBOLS[0]]["missing"]["missing"] >= 30
+    counted = dict(app.db.rows("SELECT status, count(*) FROM signals GROUP BY status"))
+    assert found["signals"] == counted
+    assert len(counted) >= 3
+    jobs = {row["job"]: (row["runs"], row["failed"]) for row in found["jobs"]}
+    assert jobs["scan_signals"][0] >= 175
+    assert jobs["scan_signals"][1] == 0
+    plans = [
+        detail
+        for sql in ("SELECT n_rows FROM series", "SELECT status, count(*) FROM signals GROUP BY 1")
+        for (*_, detail) in app.db.rows(f"EXPLAIN QUERY PLAN {sql}")
+    ]
+    assert not any("ohlcv" in detail for detail in plans)
