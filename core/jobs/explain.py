@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.app import App, wall_ms
+from core.domain import Candidate, Rejection
+from core.signals import ScanResult
 from core.store import candles as store
 from core.store import operation
-from core.timeframe import DAY_MS, tf_ms
+from core.timeframe import DAY_MS, MINUTE_MS, floor_ms, tf_ms
 
 FUNNEL_DAYS = 7
 
@@ -45,6 +47,18 @@ def _newest_end_ms(app: App) -> int:
         if row is not None and row.last_ms is not None
     ]
     return max(ends, default=0)
+
+
+def funnel_of(result: ScanResult, position_ms: int) -> list[tuple[int, str, int]]:
+    """Return a scan's counts as (instant, reason, n): bars, setups, and each refusal."""
+    counts: Counter[tuple[int, str]] = Counter()
+    counts[floor_ms(position_ms, MINUTE_MS), "bars"] += result.n_bars
+    setups: list[Candidate | Rejection] = [*result.candidates, *result.rejections]
+    for setup in setups:
+        counts[setup.ts_ms, "setups"] += 1
+        if isinstance(setup, Rejection):
+            counts[setup.ts_ms, setup.reason] += 1
+    return [(instant, reason, n) for (instant, reason), n in counts.items() if n]
 
 
 def funnel(

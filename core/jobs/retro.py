@@ -26,13 +26,13 @@ from core.execution import (
     outcome,
     state_to_json,
 )
+from core.jobs.explain import funnel_of
 from core.jobs.follow import follow_all, outcome_columns
 from core.jobs.judge import Judge
 from core.jobs.scan import (
     ScanReport,
     candidate_row,
     decision_of,
-    funnel_of,
     leader_of,
     past_decisions,
     run_guards,

@@ -19,13 +19,13 @@ from core.domain import (
     Evidence,
     Gate,
     Origin,
-    Rejection,
     Series,
     Side,
     Status,
     Verdict,
 )
 from core.execution import new_states, order_of, state_to_json
+from core.jobs.explain import funnel_of
 from core.jobs.judge import Judge
 from core.jobs.sync import frontier_ms
 from core.jobs.tell import queue_new_signals
@@ -35,7 +35,7 @@ from core.store import markets as market_store
 from core.store import signals as signal_store
 from core.store.db import Database
 from core.store.gaps import missing_ms
-from core.timeframe import MINUTE_MS, floor_ms, higher_timeframes, tf_ms
+from core.timeframe import floor_ms, higher_timeframes, tf_ms
 
 log = logging.getLogger("trader.scan")
 
@@ -217,8 +217,7 @@ def scan_all(
         if settled and series.timeframe in timeframes:
             found.append(_completed(app, series, ts_ms))
     if found:
-        found_ms = now_ms if found_ms is None else found_ms
-        _store_found(app, found, report, now_ms=found_ms, dry_run=dry_run)
+        _store_found(app, found, report, now_ms=found_ms or now_ms, dry_run=dry_run)
     return report
 
 
@@ -387,14 +386,3 @@ def _count(
         report.refusals.update(rejection.reason for rejection in one.result.rejections)
     report.gates.update(f"{verdict.gate} {verdict.reason}".strip() for verdict in verdicts)
     report.deliveries.update(f"{how} {why}".strip() for how, why in delivered)
-
-
-def funnel_of(result: signals.ScanResult, position_ms: int) -> list[tuple[int, str, int]]:
-    """Return a scan's counts as (instant, reason, n): bars, setups, and each refusal."""
-    counts: Counter[tuple[int, str]] = Counter()
-    counts[floor_ms(position_ms, MINUTE_MS), "bars"] += result.n_bars
-    for setup in (*result.candidates, *result.rejections):
-        counts[setup.ts_ms, "setups"] += 1
-        if isinstance(setup, Rejection):
-            counts[setup.ts_ms, setup.reason] += 1
-    return [(instant, reason, n) for (instant, reason), n in counts.items() if n]
