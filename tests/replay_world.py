@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from tests.worlds import MONDAY_MS, picked
 @cache
 def market(n_symbols: int, days: int, seed: int) -> Mapping[str, Candles]:
     """Generated candles by symbol; the same object each time, not to be changed."""
-    spec = MarketSpec(start_ms=MONDAY_MS, days=days, seed=seed, assets=ASSETS[:n_symbols])
-    return generate(spec)
+    more = (replace(asset, symbol=f"X{asset.symbol}") for asset in ASSETS)
+    assets = tuple(islice((*ASSETS, *more), n_symbols))
+    return generate(MarketSpec(start_ms=MONDAY_MS, days=days, seed=seed, assets=assets))
 
 
 def without_minutes(bars: Candles, start_ms: int, n: int) -> Candles:

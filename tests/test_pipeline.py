@@ -106,22 +106,49 @@ def test_the_scheduler_and_the_retro_scan_agree_on_every_column(
 
     Before the outage nothing was late: there what is delivered, and why, agrees as well.
     """
-    walked_on(live.app, monkeypatch)
-    walked_on(past, monkeypatch)
-    ours, theirs = (signals(app, "id", "origin") for app in (live.app, past))
+    ours = agreeing(live.app, past, live.outage_ms, monkeypatch)
     fresh = [row for row in ours if row["decided_ms"] > live.world.split_ms]
     assert len(fresh) >= 30
     assert len({row["status"] for row in fresh}) >= 5
     assert len({row["timeframe"] for row in fresh}) == 2
     assert sum(row["delivery"] == "PAPER" for row in fresh) >= 3
     assert len({row["delivery_reason"] for row in fresh}) >= 3
+
+
+def agreeing(
+    live: App, past: App, outage_ms: int, patch: pytest.MonkeyPatch
+) -> list[dict[str, Any]]:
+    """Compare the books of both; returns those of the live one."""
+    walked_on(live, patch)
+    walked_on(past, patch)
+    ours, theirs = (signals(app, "id", "origin") for app in (live, past))
     late = [row for row in ours if row["delivery_reason"] == "late"]
-    assert all(row["decided_ms"] >= live.outage_ms for row in late)
+    assert all(row["decided_ms"] >= outage_ms for row in late)
     delivery = ("delivery", "delivery_reason")
     assert [bare(row, delivery) for row in ours] == [bare(row, delivery) for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        if mine["decided_ms"] <= live.outage_ms:
+        if mine["decided_ms"] <= outage_ms:
             assert mine == other
+    return ours
+
+
+@pytest.mark.long
+def test_thirty_days_of_ten_symbols_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same at length: months of history, an outage on the way."""
+    world = prepared(tmp_path / "start", market(10, 70, 8), replay_days=30)
+    minutes = world.truth[LONE].ts_ms
+    i_hole = int(np.flatnonzero((minutes[1:] > world.split_ms) & (np.diff(minutes) > MINUTE_MS))[0])
+    live, past = opened(world.copy("live")), opened(world.copy("past"))
+    replayed(live)
+    history.import_files(past, [world.files])
+    retro.retro_scan(past, start_ms=world.split_ms, end_ms=world.end_ms, workers=1)
+    ours = agreeing(live, past, int(minutes[i_hole]), monkeypatch)
+    assert sum(row["decided_ms"] > world.split_ms for row in ours) >= 1000
+    for symbol in world.truth:
+        assert same(stored(live, symbol, "15m"), stored(past, symbol, "15m"))
+        assert gap_states(live, symbol) == gap_states(past, symbol)
+    live.close()
+    past.close()
 
 
 def bare(row: dict[str, Any], without: tuple[str, ...]) -> dict[str, Any]:

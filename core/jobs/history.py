@@ -115,27 +115,11 @@ def finish_import(app: App, series: Series) -> None:
         raise DataError(f"{series.symbol} {series.timeframe}: the files hold no candles")
     end = row.last_ms + tf_ms(series.timeframe)
     with app.db.write():
-        holes = _all_holes(app, series, row.first_ms, end)
+        holes = gap_store.stored_holes(app.db, series, start_ms=row.first_ms, end_ms=end)
         gap_store.record_gaps(app.db, series, holes, state="missing", now_ms=end)
         store.move_checkpoint(app.db, series, next_ms=end, now_ms=end)
         store.set_rooted(app.db, series)
     resample_symbol(app.db, series, derived_timeframes(app, series.timeframe), until_ms=end)
-
-
-def _all_holes(app: App, series: Series, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-    holes: list[tuple[int, int]] = []
-    span = 500_000 * tf_ms(series.timeframe)
-    for low in range(start_ms, end_ms, span):
-        high = min(end_ms, low + span)
-        bars = store.read_candles(app.db, series, start_ms=low, end_ms=high)
-        holes.extend(gap_store.holes_in(bars, start_ms=low, end_ms=high))
-    joined: list[tuple[int, int]] = []
-    for start, end in holes:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((start, end))
-    return joined
 
 
 def export_files(app: App, folder: Path, symbols: Sequence[str]) -> list[dict[str, Any]]:
@@ -255,7 +239,7 @@ def _wanted(app: App, series: Series, start_ms: int, until_ms: int) -> list[tupl
     """Return the windows of [start, until) without bars; those without trades are not wanted."""
     quiet = [g for g in gap_store.gaps(app.db, series) if g.state == "no_trades"]
     wanted = []
-    for hole in _all_holes(app, series, start_ms, until_ms):
+    for hole in gap_store.stored_holes(app.db, series, start_ms=start_ms, end_ms=until_ms):
         inside = [(g.start_ms, g.end_ms) for g in quiet if hole[0] <= g.start_ms < hole[1]]
         wanted += gap_store.without(*hole, inside)
     return wanted

@@ -20,11 +20,11 @@ from core.errors import StoreError
 
 Params = Sequence[Any] | dict[str, Any]
 
+_WAL_PAGES = 2000  # the WAL is moved into the file when a commit finds it longer: 8 MB
 _WRITER = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
-    "wal_autocheckpoint = 0",
     "journal_size_limit = 67108864",
     "temp_store = MEMORY",
 )
@@ -151,8 +151,8 @@ def _connect(path: Path, *, flags: int) -> apsw.Connection:
 def open_database(path: Path, *, checkpointer: bool = True) -> Database:
     """Open (and create or migrate) the database for writing.
 
-    Only a `checkpointer`, the process that holds the writer lock file, may move the WAL, on
-    close included. Raises StoreError, and changes nothing, where the file is not ours.
+    Only a `checkpointer`, the process that holds the writer lock file, may move the WAL, as it
+    grows and on close. Raises StoreError, and changes nothing, where the file is not ours.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = _connect(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
@@ -161,6 +161,7 @@ def open_database(path: Path, *, checkpointer: bool = True) -> Database:
         version = _version_of(database)
         for pragma in _WRITER:
             database.rows(f"PRAGMA {pragma}")
+        database.rows(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES if checkpointer else 0}")
     except BaseException:
         database.close()
         raise

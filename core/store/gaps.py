@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from core.domain import Candles, Ints, Series
+from core.schema import KEY_SHIFT
 from core.store.db import Database
-from core.timeframe import tf_ms
+from core.timeframe import MINUTE_MS, tf_ms
 
 _COLUMNS = "start_ms, end_ms, state, n_reads, seen_ms"
 _OF = "exchange = ?1 AND symbol = ?2 AND timeframe = ?3"
@@ -38,6 +39,36 @@ def holes_in(bars: Candles, *, start_ms: int, end_ms: int) -> list[tuple[int, in
     edges = np.concatenate(([start_ms - step], inside, [end_ms])).astype(np.int64)
     wide = np.flatnonzero(np.diff(edges) > step)
     return [(int(edges[i]) + step, int(edges[i + 1])) for i in wide]
+
+
+def stored_holes(
+    db: Database, series: Series, *, start_ms: int, end_ms: int
+) -> list[tuple[int, int]]:
+    """Return the runs [start, end) of [start_ms, end_ms) in which no bar is stored.
+
+    SQLite looks for the ends of runs in its own index; no bar is read.
+    """
+    number = db.value(f"SELECT id FROM series WHERE {_OF}", series)
+    if number is None or end_ms <= start_ms:
+        return [(start_ms, end_ms)] if end_ms > start_ms else []
+    origin, step = int(number) << KEY_SHIFT, tf_ms(series.timeframe) // MINUTE_MS
+    first, last = origin + -(-start_ms // MINUTE_MS), origin + (end_ms - 1) // MINUTE_MS
+    found = db.rows(
+        "SELECT a.key, (SELECT min(b.key) FROM ohlcv b WHERE b.key > a.key AND b.key <= ?2)"
+        " FROM ohlcv a WHERE a.key BETWEEN ?1 AND ?2"
+        " AND NOT EXISTS (SELECT 1 FROM ohlcv c WHERE c.key = a.key + ?3) ORDER BY a.key",
+        (first, last, step),
+    )
+    head = db.value("SELECT min(key) FROM ohlcv WHERE key BETWEEN ? AND ?", (first, last))
+
+    def opens(key: int) -> int:
+        return (key - origin) * MINUTE_MS
+
+    if head is None:
+        return [(start_ms, end_ms)]
+    runs = [(start_ms, opens(head))]
+    runs += [(opens(a + step), end_ms if b is None else opens(b)) for a, b in found]
+    return [(start, end) for start, end in runs if start < end]
 
 
 def gaps(db: Database, series: Series, *, state: str | None = None) -> list[Gap]:
