@@ -25,8 +25,8 @@ from demo.market import ASSETS, MarketSpec, generate
 PLANTED_BANNER = "GENERATED MARKET, EDGE PLANTED"
 NULL_BANNER = "GENERATED MARKET, NO EDGE"
 REPLAY_BANNER = "REPLAY OF RECORDED CANDLES"
-START_MS = 1_735_776_000_000  # 2025-01-02: the replay then begins on a Monday, far from training
-HISTORY_DAYS, REPLAY_DAYS = 200, 30
+START_MS = 1_735_862_400_000  # 2025-01-03: the replay begins on a Monday, far from training
+HISTORY_DAYS, REPLAY_DAYS = 150, 30
 RECENT_DAYS = 365  # of recorded candles, how much history is scanned and trained on
 
 
