@@ -16,16 +16,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from core import cli
 from core.errors import TraderError
@@ -66,9 +66,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     begun = time.monotonic()
     fresh_folder(args.folder)
-    stage, sources = _recorded(args) if args.data else _generated(args)
-    _say(f"ready after {time.monotonic() - begun:.0f} s; the replay starts at {args.speed:g}x")
-    return _live(stage, sources, args, begun=begun)
+    show = _recorded(args) if args.data else _generated(args)
+    for stage in show.stages.values():
+        write_config(stage, speed=args.speed, timeframes=TIMEFRAMES, paper=PAPER_PER_DAY)
+    with _dashboard(show.stage, _free_port(args.port)) as address:
+        _say(f"the dashboard opens at {address} and fills as the market is prepared")
+        _say("importing, scanning, following, training")
+        figures = _prepare_all(show)
+        cli.show(market_rows(figures), as_json=False, title=f"\n{show.title}")
+        _say(f"ready after {time.monotonic() - begun:.0f} s; the replay starts at {args.speed:g}x")
+        return _live(show, args, address)
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """The markets to prepare, by name; the one that goes on; the files to import, if given."""
+
+    title: str
+    stages: dict[str, Stage]
+    stage: Stage
+    paths: list[Path]
+
+    def sources(self, stage: Stage) -> list[Path]:
+        """Return what a market's history is imported from."""
+        return self.paths or [stage.folder / "history"]
 
 
 def _say(text: str) -> None:
@@ -76,43 +97,37 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _generated(args: argparse.Namespace) -> tuple[Stage, list[Path]]:
-    """Generate, prepare and compare both markets; the planted one goes on."""
-    stages = generated_stages(args.folder, seed=args.seed, drift_sigmas=args.drift)
-    facts = describe(spec_of(stages[1]))
+def _generated(args: argparse.Namespace) -> Show:
+    """Both generated markets; the planted one goes on."""
+    null, edge = generated_stages(args.folder, seed=args.seed, drift_sigmas=args.drift)
+    facts = describe(spec_of(edge))
     _say(
         f"two generated markets of {len(facts['symbols'])} pairs x {facts['days']} days,"
         f" seed {args.seed}\n  PLANTED: hidden trends (mean {facts['mean_trend_days']:g} days,"
         f" {facts['share_in_trend']:.0%} of the time) drift by {facts['drift_sigmas_per_day']:g}"
         " daily standard deviations a day\n  NULL: the same shocks, no drift"
     )
-    for stage in stages:
-        write_config(stage, speed=args.speed, timeframes=TIMEFRAMES, paper=PAPER_PER_DAY)
-    _say("generating, importing, scanning, following, training: both at once")
-    figures = _prepare_all({stage.folder.name.upper(): stage for stage in stages}, [])
-    cli.show(market_rows(figures), as_json=False, title="\nTwo generated markets, side by side")
-    return stages[1], [stages[1].folder / "history"]
+    stages = {"NULL": null, "PLANTED": edge}
+    return Show("Two generated markets, side by side", stages, edge, [])
 
 
-def _recorded(args: argparse.Namespace) -> tuple[Stage, list[Path]]:
-    """Prepare recorded candles: all but the last 30 days as history."""
+def _recorded(args: argparse.Namespace) -> Show:
+    """Recorded candles: all but the last 30 days as history."""
     stage, paths, left_out = recorded_stage(args.folder / "recorded", args.data)
-    write_config(stage, speed=args.speed, timeframes=TIMEFRAMES, paper=PAPER_PER_DAY)
     for text in left_out:
         _say(f"left out {text}")
-    _say(f"importing {len(paths)} files of {', '.join(stage.symbols)} up to the last 30 days")
-    figures = _prepare_all({"RECORDED": stage}, paths)
-    cli.show(market_rows(figures), as_json=False, title="\nRecorded market, last year of history")
-    return stage, paths
+    _say(f"{len(paths)} files of {', '.join(stage.symbols)}, all but the last 30 days as history")
+    return Show("Recorded market, last year of history", {"RECORDED": stage}, stage, paths)
 
 
-def _prepare_all(stages: dict[str, Stage], paths: Sequence[Path]) -> dict[str, Any]:
-    """Prepare markets in a process each; returns their figures by name."""
+def _prepare_all(show: Show) -> dict[str, Any]:
+    """Prepare the markets in a process each; returns their figures by name."""
     running = {}
-    for name, stage in stages.items():
-        sources = [str(path) for path in paths] or [str(stage.folder / "history")]
-        command = [sys.executable, "-m", "demo.prepare", json.dumps(stage.as_json()), *sources]
-        running[name] = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    for name, stage in show.stages.items():
+        command = [sys.executable, "-m", "demo.prepare", json.dumps(stage.as_json())]
+        running[name] = subprocess.Popen(
+            [*command, *map(str, show.sources(stage))], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
     figures = {}
     for name, process in running.items():
         out, _ = process.communicate()
@@ -122,49 +137,48 @@ def _prepare_all(stages: dict[str, Stage], paths: Sequence[Path]) -> dict[str, A
     return figures
 
 
-def _live(stage: Stage, sources: Sequence[Path], args: argparse.Namespace, *, begun: float) -> int:
-    """Run scheduler and dashboard; kill the scheduler once; count; end as asked."""
-    port = _free_port(args.port)
-    with (stage.folder / "dashboard.log").open("w") as log:
-        dashboard = _start_dashboard(stage, port, log)
-        scheduler = _start_scheduler(stage)
-        started = time.monotonic()
-        try:
-            up = _wait_for_dashboard(port, dashboard)
-            took = time.monotonic() - begun
-            _say(
-                f"\n=== dashboard: http://127.0.0.1:{port} (up {took:.0f} s after the start) ===\n"
-                if up
-                else f"\n=== the dashboard did not start; see {log.name} ===\n"
-            )
-            kill_at = started + min(_KILL_AFTER_S, (args.seconds or 1e9) * _KILL_SHARE)
-            scheduler = _kill_and_restart(stage, scheduler, kill_at)
-            _wait(scheduler, until=started + args.seconds if args.seconds else None)
-            code = 0 if up else 1
-        except KeyboardInterrupt:
-            code = 0
-        finally:
-            _stop(scheduler)
-            _stop(dashboard)
-    result = lost_or_doubled(stage, sources, args.folder / "check")
+def _live(show: Show, args: argparse.Namespace, address: str) -> int:
+    """Run the scheduler, kill it once, end as asked, and count what the kill cost."""
+    stage, code = show.stage, 0
+    scheduler = _start_scheduler(stage)
+    started = time.monotonic()
+    try:
+        if not _is_up(address):
+            _say("=== the dashboard does not answer; see dashboard.log in the demo's folder ===")
+            code = 1
+        _say(f"\n=== dashboard: {address} ===\n")
+        kill_at = started + min(_KILL_AFTER_S, (args.seconds or 1e9) * _KILL_SHARE)
+        scheduler = _kill_and_restart(stage, scheduler, kill_at)
+        _wait(scheduler, until=started + args.seconds if args.seconds else None)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _stop(scheduler)
+    result = lost_or_doubled(stage, show.sources(stage), args.folder / "check")
     cli.show(result, as_json=False, title="\nAfter one SIGKILL of the scheduler: lost or doubled?")
     return code if result["ok"] else 1
+
+
+@contextlib.contextmanager
+def _dashboard(stage: Stage, port: int) -> Iterator[str]:
+    """Run the dashboard beside everything else; yields its address."""
+    command = [sys.executable, "-m", "streamlit", "run", "dashboard.py", "--server.port", str(port)]
+    with (stage.folder / "dashboard.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--", "--config", str(stage.config_path)],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            _stop(process)
 
 
 def _start_scheduler(stage: Stage) -> subprocess.Popen[bytes]:
     command = [sys.executable, "scheduler_run.py", "--config", str(stage.config_path)]
     return subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT)
-
-
-def _start_dashboard(stage: Stage, port: int, log: IO[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "streamlit", "run", "dashboard.py", "--server.port", str(port)]
-    return subprocess.Popen(
-        [*command, "--", "--config", str(stage.config_path)],
-        cwd=ROOT,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "TRADER_CONFIG": str(stage.config_path)},
-    )
 
 
 def _free_port(wanted: int) -> int:
@@ -175,14 +189,15 @@ def _free_port(wanted: int) -> int:
     raise TraderError(f"no free port from {wanted} on;", remedy="name another --port")
 
 
-def _wait_for_dashboard(port: int, dashboard: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and dashboard.poll() is None:
-        with contextlib.suppress(OSError):
-            address = f"http://127.0.0.1:{port}/_stcore/health"
-            with urllib.request.urlopen(address, timeout=2) as answer:
-                if answer.status == 200:
-                    return True
+def _is_up(address: str) -> bool:
+    """Say whether the dashboard answers, within half a minute."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=2) as answer,
+        ):
+            return bool(answer.status == 200)
         time.sleep(0.25)
     return False
 
