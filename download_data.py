@@ -33,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.paths and args.export:
         raise UsageError("--import and --export exclude each other;", remedy="run it twice")
     with cli.app(args) as app, cli.progress() as progress:
-        from core.jobs import history
+        from core.jobs import backfill, files
 
         if args.paths:
-            rows = history.import_files(app, args.paths, progress=progress)
+            rows = files.import_files(app, args.paths, progress=progress)
         elif args.export:
-            rows = history.export_files(app, args.export, args.symbols)
+            rows = files.export_files(app, args.export, args.symbols)
         else:
-            rows = history.backfill(
+            rows = backfill.backfill(
                 app,
                 symbols=args.symbols or app.config.symbols,
                 start_ms=cli.day_ms(args.start or app.config.backfill.start_date),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 KEY_SHIFT = 26  # an ohlcv key is series id << 26 | minutes since the epoch (enough until 2097)
 MINUTE_MASK = (1 << KEY_SHIFT) - 1
@@ -173,17 +173,70 @@ CREATE TABLE IF NOT EXISTS skipped_bars (     -- a hole kept these from being wh
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_CANDLES + _SIGNALS + _MODELS + _OPERATION, _SKIPPED)
+_PROVENANCE = """
+CREATE TABLE IF NOT EXISTS seams (            -- where a series goes over from one source to another
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,                     -- open of the first bar of the later source
+  before TEXT NOT NULL, after TEXT NOT NULL,  -- exchanges; '' is a file that does not say
+  is_market INTEGER NOT NULL,                 -- 1: another market's prices; no setup spans it
+  basis_pct REAL,                             -- step of the price across it, after against before
+  n_compared INTEGER NOT NULL,                -- bars both sources had; 0: last close against open
+  tick_before REAL, tick_after REAL,          -- finest price step on either side
+  PRIMARY KEY (exchange, symbol, timeframe, at_ms)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS open_interest (
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL,
+  ts_ms INTEGER NOT NULL,                     -- when it was read, market time
+  open_interest_qty REAL NOT NULL,            -- base units
+  PRIMARY KEY (exchange, symbol, ts_ms)
+) WITHOUT ROWID;
+"""
+
+
+class Column(NamedTuple):
+    """A column that a later schema added to a table."""
+
+    table: str
+    name: str
+    kind: str
+
+
+class Step(NamedTuple):
+    """One migration: statements that may be repeated, and columns added where they are absent."""
+
+    sql: str
+    columns: tuple[Column, ...] = ()
+
+
+MIGRATIONS: tuple[Step, ...] = (
+    Step(_CANDLES + _SIGNALS + _MODELS + _OPERATION),
+    Step(_SKIPPED),
+    Step(
+        _PROVENANCE,
+        (
+            # the exchange a file's candles were traded on; '' where nobody said
+            Column("sources", "origin", "TEXT NOT NULL DEFAULT ''"),
+            # of a file read to its end: it need not be read again
+            Column("sources", "fingerprint", "TEXT NOT NULL DEFAULT ''"),
+            # a hole is not asked for again before this instant of market time
+            Column("gaps", "next_ms", "INTEGER NOT NULL DEFAULT 0"),
+        ),
+    ),
+)
 VERSION = len(MIGRATIONS)
 
 
-def migrate(execute: Callable[[str], Any], *, version: int) -> int:
+def migrate(execute: Callable[[str], Iterable[Any]], *, version: int) -> int:
     """Bring a database from `version` to VERSION inside the caller's transaction.
 
-    Every statement may be repeated; `user_version` moves with the statements it stands for.
+    Every step may be repeated; `user_version` moves with the statements it stands for.
     Returns the number of steps taken.
     """
-    for step in range(version, VERSION):
-        execute(MIGRATIONS[step])
-        execute(f"PRAGMA user_version = {step + 1}")
+    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+        execute(step.sql)
+        for table, name, kind in step.columns:
+            known = {row[1] for row in execute(f"PRAGMA table_info({table})")}
+            if name not in known:
+                execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+        execute(f"PRAGMA user_version = {number}")
     return VERSION - version

@@ -12,7 +12,7 @@ from core import candle_files
 from core.app import open_app
 from core.config_file import load_config
 from core.domain import Series
-from core.jobs import history, retro
+from core.jobs import files, retro
 from core.store import candles as store
 from core.store import operation
 from core.store.db import open_reader
@@ -186,8 +186,8 @@ def _expected_signals(
     app = open_app(copy.config_path)
     try:
         recent = stage.split_ms - 400 * 86_400_000
-        history.import_files(app, [*sources], start_ms=recent, until_ms=stage.split_ms)
-        history.import_files(app, [stage.replay_dir], start_ms=stage.split_ms)
+        files.import_files(app, [*sources], start_ms=recent, until_ms=stage.split_ms)
+        files.import_files(app, [stage.replay_dir], start_ms=stage.split_ms)
         end = max(positions.values(), default=stage.split_ms) + tf_ms("1d")
         retro.retro_scan(app, start_ms=stage.split_ms - tf_ms("1d"), end_ms=end, workers=1)
         names = ", ".join(IDENTITY)

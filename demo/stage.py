@@ -16,7 +16,7 @@ from core.app import App, open_app
 from core.config_file import replace_text
 from core.domain import Candles
 from core.errors import NotEnoughData, UsageError
-from core.jobs import history, learning, retro
+from core.jobs import files, learning, retro
 from core.jobs.lift import lift_report
 from core.store import operation
 from core.timeframe import DAY_MS
@@ -194,7 +194,7 @@ def prepare(stage: Stage, paths: Sequence[Path]) -> dict[str, Any]:
     try:
         with app.db.write():
             operation.set_label(app.db, "banner", stage.banner)
-        rows = history.import_files(app, paths, until_ms=stage.split_ms)
+        rows = files.import_files(app, paths, until_ms=stage.split_ms)
         start = max(stage.start_ms, stage.split_ms - RECENT_DAYS * DAY_MS)
         scanned = retro.retro_scan(app, start_ms=start, end_ms=stage.split_ms, workers=1)
         figures = {

@@ -14,7 +14,7 @@ from typing import Any
 from core import candle_files
 from core.app import App
 from core.domain import Candles
-from core.jobs import history, retro, run
+from core.jobs import files, retro, run
 from core.timeframe import DAY_MS, MINUTE_MS
 from demo.market import ASSETS, MarketSpec, generate
 from tests.engine_world import opened, part, write_config
@@ -73,7 +73,7 @@ def prepared(
         "timeframes": ["15m", "1h"],
     }
     app = opened(write_config(folder, **{**defaults, **settings}))
-    history.import_files(app, [folder / "history"])
+    files.import_files(app, [folder / "history"])
     retro.retro_scan(app, start_ms=first_ms, end_ms=split_ms, workers=1)
     app.close()
     return ReplayWorld(folder=folder, truth=truth, split_ms=split_ms, end_ms=end_ms)

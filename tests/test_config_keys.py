@@ -20,7 +20,7 @@ from core.config import Config
 from core.domain import Candles
 from core.exchange import connect, open_exchange
 from core.exchange.ccxt_adapter import CcxtExchange
-from core.jobs import history, maintain, scan, scheduler, sync
+from core.jobs import backfill, maintain, scan, scheduler, sync
 from core.store import candles as store
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.bitget_server import BitgetServer, serving
@@ -279,7 +279,7 @@ def test_history_is_asked_for_in_batches(tmp_path: Path) -> None:
     for limit in (100, 400):
         app, exchange, _ = engine(tmp_path / str(limit), "backfill.batch_limit", limit)
         start_ms = NOW_MS - DAY_MS
-        history.backfill(app, symbols=[SYMBOL], start_ms=start_ms, end_ms=NOW_MS)
+        backfill.backfill(app, symbols=[SYMBOL], start_ms=start_ms, end_ms=NOW_MS)
         app.close()
         assert max(end - start for *_, start, end in exchange.asked) == limit * MINUTE_MS
 

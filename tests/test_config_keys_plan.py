@@ -15,7 +15,7 @@ from core.costs import cost_rates
 from core.domain import Candidate, Candles, Gate, Market, Rejection, Setup, Status
 from core.execution import Outcome, exit_rules
 from core.gating import Facts, verdict
-from core.jobs import history, retro
+from core.jobs import files, retro
 from core.risk import Sizing, sizing
 from core.signals import ScanInput, ScanResult, scan
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
@@ -303,7 +303,7 @@ def test_the_nominal_stake_turns_percent_into_dollars(tmp_path: Path) -> None:
         settings = {"symbols": [SWAP.symbol], "timeframes": ["15m"]}
         stake = {"signals": signals | {"evaluation": {"usd_per_trade": usd}}}
         app = opened(write_config(tmp_path / f"{usd}", **settings, **stake))
-        history.import_files(app, [parquet])
+        files.import_files(app, [parquet])
         retro.retro_scan(app, start_ms=MONDAY_MS, end_ms=MONDAY_MS + 3 * DAY_MS)
         rows = app.db.rows("SELECT pnl_usd, pnl_pct FROM signals WHERE pnl_pct IS NOT NULL")
         app.close()

@@ -243,7 +243,7 @@ def test_invariants_name_what_is_broken(app: App) -> None:
             "UPDATE gaps SET end_ms = end_ms + 60000 WHERE start_ms = ?", (gap.start_ms,)
         ),
         "gaps do not overlap": lambda: app.db.run(
-            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, 'missing', 1, 0)",
+            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, 'missing', 1, 0, 0)",
             (*series, gap.start_ms + MINUTE_MS, gap.end_ms),
         ),
     }

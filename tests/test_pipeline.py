@@ -14,7 +14,7 @@ from core.app import App
 from core.cadence import PIPELINE
 from core.domain import Candles
 from core.errors import TraderError
-from core.jobs import follow, history, maintain, retro, run, scan, sync, tell
+from core.jobs import files, follow, maintain, retro, run, scan, sync, tell
 from core.store import open_reader, operation
 from core.timeframe import HOUR_MS, MINUTE_MS
 from tests.engine_world import (
@@ -74,7 +74,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replayed]:
 def past(live: Replayed) -> Iterator[App]:
     """The same bars imported into a database that starts alike, and scanned as history."""
     app = opened(live.world.copy("past"))
-    history.import_files(app, [live.world.files])
+    files.import_files(app, [live.world.files])
     retro.retro_scan(app, start_ms=live.world.split_ms, end_ms=live.world.end_ms, workers=1)
     yield app
     app.close()
@@ -141,7 +141,7 @@ def test_ten_days_of_ten_symbols_agree(tmp_path: Path, monkeypatch: pytest.Monke
     outage_ms = min((int(ms) for ms in holes if ms > world.split_ms), default=world.end_ms)
     live, past = opened(world.copy("live")), opened(world.copy("past"))
     replayed(live)
-    history.import_files(past, [world.files])
+    files.import_files(past, [world.files])
     retro.retro_scan(past, start_ms=world.split_ms, end_ms=world.end_ms, workers=1)
     ours = agreeing(live, past, outage_ms, monkeypatch)
     assert sum(row["decided_ms"] > world.split_ms for row in ours) >= 500
@@ -277,7 +277,7 @@ def test_a_bar_completed_behind_the_scan_is_scanned_once_as_late(tmp_path: Path)
     end_ms = int(truth[LONE].ts_ms[-1]) + MINUTE_MS
     world = prepared(tmp_path / "start", truth, replay_days=0.5, exchange={"id": "bitget"})
     whole = opened(world.copy("whole"))
-    history.import_files(whole, [world.files])
+    files.import_files(whole, [world.files])
     retro.retro_scan(whole, start_ms=world.split_ms, end_ms=end_ms, workers=1)
     want = next(
         row

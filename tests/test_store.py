@@ -181,7 +181,7 @@ def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         with open_database(path) as db:
             shapes.append(db.rows("SELECT name, sql FROM sqlite_schema ORDER BY name"))
-            schema.migrate(db.run, version=0)
+            schema.migrate(db.rows, version=0)
             assert db.value("PRAGMA user_version") == schema.VERSION
     assert shapes[0] == shapes[1]
 

@@ -18,7 +18,7 @@ from core.domain import Candles, Series
 from core.errors import ExchangeError
 from core.exchange import ccxt_adapter
 from core.exchange.ccxt_adapter import TRIES, CcxtExchange
-from core.jobs import history, sync
+from core.jobs import backfill, sync
 from core.resample import resample
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.bitget_server import (
@@ -177,7 +177,7 @@ def test_a_backfill_that_dies_anywhere_ends_as_one_that_did_not(tmp_path: Path) 
 
             w.server.disturb(*BURST, where="history-candles")
             try:
-                rows = history.backfill(
+                rows = backfill.backfill(
                     w.app,
                     symbols=[SWAP, SPOT],
                     start_ms=FIRST_MS + HOUR_MS,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.config import Config, strategy_id
+from core.domain import Progress
 from core.errors import ModelError, NotEnoughData
 from core.gating import Mode
 from core.jobs import promotion
@@ -18,7 +19,6 @@ from core.jobs.lift import lift_report, plain, probability_figures
 from core.jobs.training import (
     MORE,
     SEED,
-    Progress,
     bundle_name,
     load_sample,
     n_min_of,

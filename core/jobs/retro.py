@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from core.candle_law import ALL_TIME_MS
 from core.config import Config
 from core.costs import cost_rates
 from core.delivery import WINDOW_MS, Decision
-from core.domain import Candidate, Candles, Origin, Series, Status
+from core.domain import Candidate, Candles, Origin, Progress, Series, Status
 from core.execution import (
     exit_rules,
     follow,
@@ -45,8 +45,6 @@ from core.store import signals as signal_store
 from core.store.db import Database, open_reader
 from core.store.gaps import missing_ms
 from core.timeframe import floor_ms, higher_timeframes, tf_ms
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

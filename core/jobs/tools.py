@@ -7,14 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from core.app import App, wall_ms
-from core.domain import Message
+from core.domain import Message, Progress
 from core.errors import UsageError
 from core.jobs import learning, maintain, run
 from core.jobs.explain import data_now_ms
 from core.notify import channels, sinks_of
 from core.store import operation
-
-Progress = Callable[[str, int, int], None]
 
 
 def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple[Any, bool]:

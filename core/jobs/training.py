@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from core import features as feature_law
 from core.config import Config, strategy_id
 from core.costs import cost_rates
-from core.domain import Bools, Floats, Ints
+from core.domain import Bools, Floats, Ints, Progress
 from core.errors import NotEnoughData
 from core.gating import Prospect, extra_costs_r
 from core.jobs.lift import plain
@@ -33,7 +33,6 @@ from core.store.signals import feature_matrix
 from core.timeframe import DAY_MS
 
 SEED = 11
-Progress = Callable[[str, int, int], None]
 MORE = "run: python retro_scan.py over a longer span or more symbols"
 
 

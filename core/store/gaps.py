@@ -104,7 +104,7 @@ def record_gaps(
         known = gaps_between(db, series, start_ms=start, end_ms=end)
         rest = without(start, end, [(gap.start_ms, gap.end_ms) for gap in known])
         db.run_many(
-            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
+            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, 1, ?, 0)",
             [(*series, low, high, state, now_ms) for low, high in rest],
         )
 
@@ -153,7 +153,7 @@ def fill_gaps(db: Database, series: Series, bars: Candles) -> None:
             continue
         delete_gap(db, series, gap.start_ms)
         db.run_many(
-            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
             [(*series, low, high, gap.state, gap.n_reads, gap.seen_ms) for low, high in rest],
         )
 
