@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from core.app import App
+from core.candle_law import holes_in
 from core.domain import Candles, Series
 from core.errors import ExchangeError
 from core.exchange import Exchange
@@ -142,7 +143,7 @@ def record_holes(
     row = store.series_row(app.db, series)
     if row is None or row.first_ms is None:
         return
-    holes = gap_store.holes_in(bars, start_ms=max(start_ms, row.first_ms), end_ms=end_ms)
+    holes = holes_in(bars, start_ms=max(start_ms, row.first_ms), end_ms=end_ms)
     gap_store.record_gaps(app.db, series, holes, state="unknown", now_ms=now_ms)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from core.candle_law import holes_in
 from core.domain import Candles, Ints, Series
 from core.schema import KEY_SHIFT
 from core.store.db import Database
@@ -30,15 +31,6 @@ class Gap:
 
 def _gap(row: tuple[Any, ...]) -> Gap:
     return Gap(start_ms=row[0], end_ms=row[1], state=row[2], n_reads=row[3], seen_ms=row[4])
-
-
-def holes_in(bars: Candles, *, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-    """Return the runs [start, end) of grid points in [start_ms, end_ms) where no bar opens."""
-    step = tf_ms(bars.timeframe)
-    inside = bars.ts_ms[(bars.ts_ms >= start_ms) & (bars.ts_ms < end_ms)]
-    edges = np.concatenate(([start_ms - step], inside, [end_ms])).astype(np.int64)
-    wide = np.flatnonzero(np.diff(edges) > step)
-    return [(int(edges[i]) + step, int(edges[i + 1])) for i in wide]
 
 
 def stored_holes(
