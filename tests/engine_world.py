@@ -53,6 +53,7 @@ class FakeExchange:
     """
 
     id = "bitget"
+    n_lanes = 1
 
     def __init__(self, truth: dict[str, Candles], clock: HandClock, *, page: int = 199) -> None:
         self.truth = truth

@@ -18,6 +18,11 @@ class Exchange(Protocol):
         """The name candles are stored under."""
         ...
 
+    @property
+    def n_lanes(self) -> int:
+        """How many requests may be under way at once; calls from so many threads are safe."""
+        ...
+
     def server_time_ms(self) -> int:
         """Return the exchange's own time, UTC ms."""
         ...

@@ -72,6 +72,7 @@ class ReplayExchange:
     """
 
     id = "replay"
+    n_lanes = 1
 
     def __init__(self, files: list[CandleFile], *, symbols: tuple[str, ...], folder: Path) -> None:
         series = sorted({(file.symbol, file.timeframe) for file in files})

@@ -11,14 +11,9 @@ from core.app import App
 from core.domain import Candles, Progress, Series, no_progress
 from core.errors import ExchangeError
 from core.exchange import Exchange
-from core.jobs.sync import (
-    derived_timeframes,
-    fetch_final,
-    record_holes,
-    resample_symbol,
-    settle_gaps,
-    write_bars,
-)
+from core.jobs.fetching import fetch_final
+from core.jobs.readings import record_holes, settle_gaps, write_bars
+from core.jobs.sync import derived_timeframes, resample_symbol
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.store import markets as market_store

@@ -12,7 +12,8 @@ from core.app import App
 from core.candle_law import ALL_TIME_MS
 from core.domain import Progress, Series, no_progress
 from core.errors import DataError
-from core.jobs.sync import derived_timeframes, resample_symbol, write_bars
+from core.jobs.readings import write_bars
+from core.jobs.sync import derived_timeframes, resample_symbol
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.timeframe import tf_ms
