@@ -23,7 +23,8 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from core.domain import Candles, FundingRate
-from core.timeframe import DAY_MS, tf_ms
+from core.timeframe import DAY_MS, HOUR_MS, tf_ms
+from tests.engine_world import aggregated, part
 
 GRANULARITIES = {
     "spot": {"1min": "1m", "5min": "5m", "15min": "15m", "1h": "1h", "4h": "4h", "1Dutc": "1d"},
@@ -117,7 +118,7 @@ class BitgetServer:
             raise Refused("400172", "Parameter verification failed: granularity")
         bars = self.truth[self._symbol(venue, query)]
         if bars.timeframe != timeframe:
-            raise Refused("400172", f"this server holds {bars.timeframe} only")
+            bars = aggregated(part(bars, 0, self.now_ms()), timeframe)
         now_ms, step_ms = self.now_ms(), tf_ms(timeframe)
         start_ms, end_ms = int(query.get("startTime", 0)), int(query.get("endTime", now_ms))
         if start_ms > end_ms:
@@ -125,7 +126,8 @@ class BitgetServer:
         if venue == "spot" and not recent:
             start_ms = 0  # history-candles of spot knows only endTime
         if recent:
-            start_ms = max(start_ms, now_ms - self.recent_days * DAY_MS)
+            days = self.recent_days * max(1, step_ms // HOUR_MS) * (2 if step_ms >= HOUR_MS else 1)
+            start_ms = max(start_ms, now_ms - days * DAY_MS)
         end_ms = min(end_ms + (1 if self.end_counts else 0), now_ms + 1)
         limit = min(int(query.get("limit", 100)), RECENT_MAX if recent else HISTORY_MAX)
         first, last = np.searchsorted(bars.ts_ms, (start_ms, end_ms))

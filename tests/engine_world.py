@@ -45,6 +45,24 @@ class HandClock:
         return max(0.0, (due_ms - self.at_ms) / 1000)
 
 
+def aggregated(bars: Candles, timeframe: str) -> Candles:
+    """Longer bars as an exchange shows them: of whatever minutes there are, partial ones too."""
+    if not len(bars):
+        return Candles.empty(timeframe)
+    opens = bars.ts_ms - bars.ts_ms % tf_ms(timeframe)
+    ts_ms, first = np.unique(opens, return_index=True)
+    last = np.append(first[1:], len(bars)) - 1
+    return Candles(
+        timeframe,
+        ts_ms,
+        bars.open[first],
+        np.maximum.reduceat(bars.high, first),
+        np.minimum.reduceat(bars.low, first),
+        bars.close[last],
+        np.add.reduceat(bars.volume, first),
+    )
+
+
 class FakeExchange:
     """Candles by symbol, served up to the clock; the newest one still forming.
 
@@ -62,6 +80,7 @@ class FakeExchange:
         self.n_asked = 0
         self.hidden: set[tuple[str, int]] = set()
         self.failing: set[str] = set()
+        self.timeframes = {"1m", "5m", "15m", "1h", "4h", "1d"}
         self.before: Callable[[str, int, int], None] = lambda *_: None
 
     def server_time_ms(self) -> int:
@@ -76,6 +95,8 @@ class FakeExchange:
         if symbol in self.failing:
             raise ExchangeUnavailable(f"{symbol} is down;", remedy="wait")
         bars, now_ms = self.truth[symbol], self.clock.at_ms
+        if timeframe != bars.timeframe:
+            return part(aggregated(part(bars, 0, now_ms), timeframe), start_ms, end_ms)
         assert (end_ms - start_ms) // tf_ms(timeframe) >= 1
         shown = (bars.ts_ms >= start_ms) & (bars.ts_ms < min(end_ms, now_ms))
         for name, ts in self.hidden:
@@ -87,6 +108,9 @@ class FakeExchange:
             column[forming] = served.open[forming]
         served.volume[forming] /= 2
         return served
+
+    def serves(self, timeframe: str) -> bool:
+        return timeframe in self.timeframes
 
     def page_bars(self, *_: object, **__: object) -> int:
         return self.page

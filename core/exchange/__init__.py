@@ -35,8 +35,13 @@ class Exchange(Protocol):
         """Return the lawful bars that open in [start_ms, end_ms), as the exchange has them now.
 
         The newest bar may still be forming: the caller stores only what is final by server time.
-        A window wider than `page_bars` costs several requests. Raises ExchangeError.
+        A bar older than ten minutes is absent only where it was asked for twice in vain. A window
+        wider than `page_bars` costs several requests. Raises ExchangeError.
         """
+        ...
+
+    def serves(self, timeframe: str) -> bool:
+        """Say whether it offers candles of a timeframe."""
         ...
 
     def page_bars(self, timeframe: str, *, start_ms: int, now_ms: int) -> int:

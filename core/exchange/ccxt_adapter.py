@@ -171,6 +171,10 @@ class CcxtExchange:
             self._short_page = n_first
         return found
 
+    def serves(self, timeframe: str) -> bool:
+        """Say whether it offers candles of a timeframe."""
+        return timeframe in (self._client.timeframes or {})
+
     def page_bars(self, timeframe: str, *, start_ms: int, now_ms: int) -> int:  # noqa: ARG002
         """Return how many bars one request may ask for, at any age.
 

@@ -167,6 +167,11 @@ class ReplayExchange:
             bars = recording.window(start_ms, min(end_ms, now_ms + 1))
         return _with_forming(bars, now_ms)
 
+    def serves(self, timeframe: str) -> bool:
+        """Say whether bars of a timeframe are recorded, of every symbol."""
+        symbols = {symbol for symbol, _ in self._recordings}
+        return all((symbol, timeframe) in self._recordings for symbol in symbols)
+
     def page_bars(self, timeframe: str, *, start_ms: int, now_ms: int) -> int:  # noqa: ARG002
         """Return how many bars to ask for at once; any number is safe."""
         return PAGE_BARS

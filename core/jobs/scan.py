@@ -116,7 +116,8 @@ def lacks_history(db: Database, config: Config, series: Series) -> str:
     for timeframe in (series.timeframe, *higher_timeframes(series.timeframe)):
         row = store.series_row(db, Series(series.exchange, series.symbol, timeframe))
         n = row.n_rows if row else 0
-        if n < config.signals.lookback_candles:
+        is_whole = row is not None and row.rooted
+        if n < config.signals.lookback_candles and not is_whole:
             return f"history: {n} of {config.signals.lookback_candles} bars of {timeframe}"
     return ""
 

@@ -255,7 +255,7 @@ def resample_series(db: Database, source: Series, timeframe: str, *, until_ms: i
 def _not_imported(db: Database, target: Series, bars: Candles) -> Candles:
     ranges = db.rows(
         "SELECT first_ms, last_ms FROM sources WHERE exchange = ? AND symbol = ?"
-        " AND timeframe = ? AND kind = 'import'",
+        " AND timeframe = ? AND kind IN ('import', 'native')",
         target,
     )
     if not ranges or not len(bars):
