@@ -14,9 +14,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core import cli
 from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from core.jobs.backfill import Plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,19 +44,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif args.export:
             rows = files.export_files(app, args.export, args.symbols)
         else:
-            rows = backfill.backfill(
-                app,
-                symbols=args.symbols or app.config.symbols,
-                start_ms=cli.day_ms(args.start or app.config.backfill.start_date),
-                end_ms=cli.day_ms(args.end) if args.end else None,
-                progress=progress,
-            )
+            with cli.progress_side_by_side() as progress_of_each:
+                rows = backfill.backfill(
+                    app,
+                    symbols=args.symbols or app.config.symbols,
+                    start_ms=cli.day_ms(args.start or app.config.backfill.start_date),
+                    end_ms=cli.day_ms(args.end) if args.end else None,
+                    progress=progress_of_each,
+                    announce=_announce,
+                )
     if not args.json:
         rows = [
             {k: cli.when(v) if k.endswith("_ms") else v for k, v in row.items()} for row in rows
         ]
     cli.show(rows if rows or args.json else "nothing to do", as_json=args.json)
     return 1 if any(row.get("error") for row in rows) else 0
+
+
+def _announce(plan: Plan) -> None:
+    """Say what the download will cost before it begins."""
+    sys.stderr.write(
+        f"{plan.n_symbols} symbols, history from {cli.when(plan.first_ms)} UTC:"
+        f" {plan.n_bars:,} candles are missing, about {plan.n_requests:,} requests,"
+        f" {cli.span(plan.seconds)}, {plan.n_bytes / 1e6:,.0f} MB on disk\n"
+    )
 
 
 if __name__ == "__main__":

@@ -275,6 +275,78 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
         )
 
 
+@contextmanager
+def progress_side_by_side() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a reporter for works that go on at once: one bar each, the rate and time left of all.
+
+    Elsewhere than on a terminal it is a line every few seconds; on stderr.
+    """
+    if sys.stderr.isatty():
+        yield from _bars()
+        return
+    begun = last = time.monotonic()
+    works: dict[str, tuple[int, int]] = {}
+
+    def line(what: str, done: int, total: int) -> None:
+        nonlocal last
+        works[what] = (done, total)
+        now = time.monotonic()
+        n_done, n_all = (sum(column) for column in zip(*works.values(), strict=True))
+        if now - last < 3.0 and n_done < n_all:
+            return
+        last = now
+        rate = n_done / max(now - begun, 1e-9)
+        each = ", ".join(f"{name} {100 * a // max(b, 1)} %" for name, (a, b) in works.items())
+        left = span((n_all - n_done) / rate) if rate > 0 else "?"
+        sys.stderr.write(f"{n_done:,}/{n_all:,}, {rate:,.0f} a second, {left} left: {each}\n")
+        sys.stderr.flush()
+
+    yield line
+
+
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TextColumn("{task.completed:,}/{task.total:,}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, rate="")
+            speed = bars.tasks[list(tasks).index(what)].speed
+            rate = f"{speed:,.0f}/s" if speed else ""
+            bars.update(tasks[what], completed=done, total=total, rate=rate)
+
+        yield update
+
+
+def span(seconds: float) -> str:
+    """Return a length of time as people say it.
+
+    >>> span(42), span(750), span(6900)
+    ('42 s', '13 min', '1 h 55 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def on_stop(stop: Callable[[], None]) -> None:
     """Call `stop` at SIGTERM and Ctrl-C, so that the work ends with its transaction."""
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,8 +12,9 @@ from typing import Any, NamedTuple
 from core.app import App
 from core.config import Config
 from core.domain import Candles, Progress, Series, no_progress
-from core.errors import ExchangeError, ExchangeUnavailable
+from core.errors import ExchangeError, ExchangeUnavailable, StoreError
 from core.exchange import Exchange
+from core.exchange.lanes import PACE_SLACK
 from core.jobs.fetching import Want, answered, final_candles, in_turn
 from core.jobs.readings import SETTLE_MS, settle_gaps, write_bars
 from core.jobs.sync import derived_timeframes, resample_symbol
@@ -35,6 +37,7 @@ class Plan(NamedTuple):
     n_symbols: int
     n_bars: int
     n_requests: int
+    seconds: float
     n_bytes: int
     first_ms: int
 
@@ -54,14 +57,24 @@ def backfill(
 
     Newest first: what the scan's windows need comes in for all symbols before older history does.
     A symbol that fails is reported and the others go on; `announce` gets the plan before the first
-    candle is asked for. Returns a row per symbol: `new` bars and the `error`, if any.
+    candle is asked for. Returns a row per symbol: its range, `new` bars, the minutes that stay
+    `missing` or had `no_trades`, and the `error`, if any. Raises StoreError where the disk is too
+    full for it.
     """
     exchange, clock = app.market()
     now_ms = clock.now_ms()
     until_ms = floor_ms(min(now_ms, end_ms or now_ms), tf_ms(app.config.data.base_timeframe))
     work = _Backfill(app, exchange, symbols, until_ms=until_ms, progress=progress)
     work.prepare(start_ms)
-    announce(work.plan())
+    plan = work.plan()
+    announce(plan)
+    free_bytes = shutil.disk_usage(app.db.path.parent).free
+    if plan.n_bytes > free_bytes:
+        raise StoreError(
+            f"the history needs about {plan.n_bytes / 1e9:.1f} GB, {free_bytes / 1e9:.1f} GB are"
+            f" free beside {app.db.path};",
+            remedy="make room, or begin later with --start or backfill.start_date",
+        )
     for number in range(passes):
         work.run()
         if not work.unreached or number == passes - 1:
@@ -69,10 +82,7 @@ def backfill(
         log.warning("%s could not be reached; another try follows", ", ".join(work.unreached))
         pause(_PAUSE_S * 3**number)
         work.forgive()
-    return [
-        {"symbol": symbol, "new": work.n_new[symbol], "error": str(work.errors.get(symbol, ""))}
-        for symbol in symbols
-    ]
+    return [work.row(symbol) for symbol in symbols]
 
 
 class _Backfill:
@@ -103,6 +113,23 @@ class _Backfill:
     def unreached(self) -> list[str]:
         """The symbols given up for a reason that may pass."""
         return [s for s, error in self.errors.items() if isinstance(error, ExchangeUnavailable)]
+
+    def row(self, symbol: str) -> dict[str, Any]:
+        """Return what a symbol has come to."""
+        series, step = self.series[symbol], tf_ms(self.base)
+        stored = store.series_row(self.app.db, series)
+        lacking: Counter[str] = Counter()
+        for gap in gap_store.gaps(self.app.db, series):
+            lacking[gap.state] += (gap.end_ms - gap.start_ms) // step
+        return {
+            "symbol": symbol,
+            "first_ms": stored.first_ms if stored else None,
+            "last_ms": stored.last_ms if stored else None,
+            "new": self.n_new[symbol],
+            "missing": lacking["missing"] + lacking["unknown"],
+            "no_trades": lacking["no_trades"],
+            "error": str(self.errors.get(symbol, "")),
+        }
 
     def forgive(self) -> None:
         """Take the symbols that could not be reached back into the work."""
@@ -137,12 +164,14 @@ class _Backfill:
         """Return what is about to be asked for."""
         page = self.exchange.page_bars(self.base, start_ms=self.until_ms, now_ms=self.until_ms)
         n_bars = sum(self._n_wanted.values())
+        n_requests = sum(-(-n // page) for n in self._n_wanted.values())
         derived = derived_timeframes(self.app, self.base)
         share = 1 + sum(tf_ms(self.base) / tf_ms(timeframe) for timeframe in derived)
         return Plan(
             n_symbols=len(self.series),
             n_bars=n_bars,
-            n_requests=sum(-(-n // page) for n in self._n_wanted.values()),
+            n_requests=n_requests,
+            seconds=n_requests * self.app.config.exchange.rate_limit_ms / 1000 * PACE_SLACK,
             n_bytes=int(n_bars * share * _BYTES_PER_BAR),
             first_ms=min(self.first_ms.values(), default=self.until_ms),
         )
