@@ -9,6 +9,7 @@ from core.candle_files.names import (
     name_of,
     name_of_many,
     parse_name,
+    split_pair,
 )
 from core.candle_files.reading import (
     Part,
@@ -20,7 +21,7 @@ from core.candle_files.reading import (
     read_group,
     spans,
 )
-from core.candle_files.words import COLUMNS
+from core.candle_files.words import COLUMNS, want_checksum
 from core.candle_files.writing import write, write_many
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "read",
     "read_group",
     "spans",
+    "split_pair",
+    "want_checksum",
     "write",
     "write_many",
 ]

@@ -137,12 +137,18 @@ def _series_of(path: Path, market: str | None) -> CandleFile | None:
         return CandleFile(path, *series)
     match = _ARCHIVE.fullmatch(path.name)
     if match is not None and match["pair"] == match["pair"].upper():
+        if _is_other_data(path) or not _is_timeframe(match["timeframe"]):
+            return None
         pair = split_pair(match["pair"])
-        if pair is not None and _is_timeframe(match["timeframe"]) and not _is_other_data(path):
+        if pair is not None:
             settle = f":{pair[1]}" if _market_of(path, market) == "swap" else ""
             symbol = f"{pair[0]}/{pair[1]}{settle}"
             return CandleFile(path, symbol, match["timeframe"], Form.ARCHIVE)
-        return None
+        if path.suffix == ".zip":
+            raise DataError(
+                f"{path}: {match['pair']} ends in no quote asset that is known;",
+                remedy="unpack it and name it like BTC_USDT-1m-2024-01.csv, with a header line",
+            )
     many = _MANY.fullmatch(path.name)
     if many is None or _OWN.fullmatch(path.name) or not _is_timeframe(many["timeframe"]):
         return None

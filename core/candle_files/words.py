@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -39,6 +40,27 @@ def want_columns(wanted: Sequence[str], names: Sequence[str], path: Path) -> Non
         raise DataError(
             f"{path} lacks the column(s) {', '.join(absent)}; it has {shown};",
             remedy=f"the columns are {', '.join(wanted)}",
+        )
+
+
+def want_checksum(path: Path) -> None:
+    """Raise DataError for a file that differs from the SHA-256 an archive laid beside it.
+
+    `BTCUSDT-1m-2024-01.zip.CHECKSUM` holds it as `sha256sum` writes it; without one nothing is
+    checked.
+    """
+    beside = path.with_name(f"{path.name}.CHECKSUM")
+    if not beside.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        said = beside.read_text(encoding="utf-8", errors="replace").split()[:1]
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if said != [found]:
+        raise DataError(
+            f"{path} is not what {beside.name} says;", remedy="download both of them again"
         )
 
 

@@ -96,8 +96,8 @@ def import_files(
     report, names = [], set[str]()
     for i, file in enumerate(files):
         progress(f"import {file.path.name}", i, len(files))
-        said = origin or candle_files.origin_of(file)
-        report += _import_file(app, file, checked.get(file), window=window, origin=said, but=names)
+        found = checked.get(file)
+        report += _import_file(app, file, found, window=window, told=origin, but=names)
         names.add(file.path.name)
     _finish(app, {(row["symbol"], row["timeframe"]) for row in report}, progress)
     progress("import", len(files), len(files))
@@ -106,6 +106,7 @@ def import_files(
 
 def _check(file: CandleFile, window: Window) -> Found:
     """Read a file through without storing anything. Raises DataError where it is unusable."""
+    candle_files.want_checksum(file.path)
     found: defaultdict[str, _Tally] = defaultdict(_Tally)
     for parts in candle_files.chunks(file, start_ms=window[0], end_ms=window[1]):
         for part in parts:
@@ -175,7 +176,7 @@ def _import_file(
     found: Found | None,
     *,
     window: Window,
-    origin: str,
+    told: str,
     but: set[str],
 ) -> list[dict[str, Any]]:
     """Store one file chunk by chunk; returns a row per series. `found` is None for a known one.
@@ -187,10 +188,11 @@ def _import_file(
     known = {source.series.symbol: source for source in _known(app, file, state)}
     if _is_imported(app, file, window):
         for source in known.values():
-            if origin not in ("", source.origin):
-                source_store.say_origin(app.db, source, origin)
-        return [_row_of_known(file, source, origin) for source in known.values()]
+            if told not in ("", source.origin):
+                source_store.say_origin(app.db, source, told)
+        return [_row_of_known(file, source, told) for source in known.values()]
     found = _check(file, window) if found is None else found
+    origin = told or candle_files.origin_of(file)
     n_total = sum(tally.n_rows for tally in found.values())
     seen: defaultdict[str, _Tally] = defaultdict(_Tally)
     n_new: Counter[str] = Counter()
@@ -264,12 +266,11 @@ def _row(
     }
 
 
-def _row_of_known(file: CandleFile, source: source_store.Source, origin: str) -> dict[str, Any]:
+def _row_of_known(file: CandleFile, source: source_store.Source, told: str) -> dict[str, Any]:
     refused = source.mark.refused if source.mark else {}
     tally = _Tally(source.n_rows, Counter(refused), source.first_ms, source.last_ms)
-    return _row(
-        file, source.series.symbol, tally, n_new=0, origin=origin or source.origin, note=ALREADY
-    )
+    origin = told or source.origin
+    return _row(file, source.series.symbol, tally, n_new=0, origin=origin, note=ALREADY)
 
 
 def _finish(app: App, names: set[tuple[str, str]], progress: Progress) -> None:
