@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,16 @@ class _Tally:
 Found = Mapping[str, _Tally]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """A file as it was when it was looked at; `found` is None where it need not be read."""
+
+    file: CandleFile
+    window: Window
+    state: str
+    found: Found | None
+
+
 def import_files(
     app: App,
     paths: Sequence[Path],
@@ -88,20 +98,25 @@ def import_files(
     first, last = ALL_TIME_MS
     window = (first if start_ms is None else start_ms, last if until_ms is None else until_ms)
     files = candle_files.find_all(paths, market=market)
-    checked: dict[CandleFile, Found] = {}
+    looks = []
     for i, file in enumerate(files):
         progress(f"check {file.path.name}", i, len(files))
-        if not _is_imported(app, file, window):
-            checked[file] = _check(file, window)
+        looks.append(_look(app, file, window))
     report, names = [], set[str]()
-    for i, file in enumerate(files):
-        progress(f"import {file.path.name}", i, len(files))
-        found = checked.get(file)
-        report += _import_file(app, file, found, window=window, told=origin, but=names)
-        names.add(file.path.name)
+    for i, look in enumerate(looks):
+        progress(f"import {look.file.path.name}", i, len(files))
+        report += _import_file(app, look, told=origin, but=names)
+        names.add(look.file.path.name)
     _finish(app, {(row["symbol"], row["timeframe"]) for row in report}, progress)
     progress("import", len(files), len(files))
     return report
+
+
+def _look(app: App, file: CandleFile, window: Window) -> _Look:
+    """Look at a file, and read it through where it is not known. Raises DataError."""
+    state = _state_of(file, window)
+    found = None if _is_whole(_known(app, file, state)) else _check(file, window)
+    return _Look(file=file, window=window, state=state, found=found)
 
 
 def _check(file: CandleFile, window: Window) -> Found:
@@ -165,34 +180,51 @@ def _known(app: App, file: CandleFile, state: str) -> list[source_store.Source]:
     ]
 
 
-def _is_imported(app: App, file: CandleFile, window: Window) -> bool:
-    known = _known(app, file, _state_of(file, window))
+def _is_whole(known: Sequence[source_store.Source]) -> bool:
+    """Say whether a file of which this is known was read to its end."""
     return bool(known) and all(source.mark is not None and source.mark.is_whole for source in known)
 
 
-def _import_file(
-    app: App,
-    file: CandleFile,
-    found: Found | None,
-    *,
-    window: Window,
-    told: str,
-    but: set[str],
-) -> list[dict[str, Any]]:
-    """Store one file chunk by chunk; returns a row per series. `found` is None for a known one.
+def _import_file(app: App, look: _Look, *, told: str, but: set[str]) -> list[dict[str, Any]]:
+    """Store one file; returns a row per series.
 
     Where its bars replace others, the files those came from are to be read again, `but` the ones
     that came before it in this call.
     """
-    state = _state_of(file, window)
-    known = {source.series.symbol: source for source in _known(app, file, state)}
-    if _is_imported(app, file, window):
-        for source in known.values():
+    file = look.file
+    known = _known(app, file, look.state)
+    if look.found is None and not _is_whole(known):  # another file of this call has replaced bars
+        look = replace(look, found=_check(file, look.window))
+    if look.found is None:
+        for source in known:
             if told not in ("", source.origin):
                 source_store.say_origin(app.db, source, told)
-        return [_row_of_known(file, source, told) for source in known.values()]
-    found = _check(file, window) if found is None else found
+        return [_row_of_known(file, source, told) for source in known]
     origin = told or candle_files.origin_of(file)
+    n_stored = {source.series.symbol: source.n_rows for source in known}
+    n_new = _store_file(
+        app, look, look.found, n_stored=n_stored, origin=origin, but={*but, file.path.name}
+    )
+    return [
+        _row(file, symbol, tally, n_new=n_new[symbol], origin=origin)
+        for symbol, tally in (look.found or {file.symbol: _Tally()}).items()
+    ]
+
+
+def _store_file(
+    app: App,
+    look: _Look,
+    found: Found,
+    *,
+    n_stored: Mapping[str, int],
+    origin: str,
+    but: set[str],
+) -> Counter[str]:
+    """Store a file chunk by chunk, each in a transaction with how far it goes; returns new bars.
+
+    The first `n_stored` rows of a series are there from a call that was interrupted.
+    """
+    file, window = look.file, look.window
     n_total = sum(tally.n_rows for tally in found.values())
     seen: defaultdict[str, _Tally] = defaultdict(_Tally)
     n_new: Counter[str] = Counter()
@@ -200,18 +232,14 @@ def _import_file(
         with app.db.write():
             for part in parts:
                 seen[part.symbol].add(part)
-                n_stored = known[part.symbol].n_rows if part.symbol in known else 0
-                if seen[part.symbol].n_rows > n_stored:
-                    n_new[part.symbol] += _store(app, file, part, but={*but, file.path.name})
-            is_whole = sum(tally.n_rows for tally in seen.values()) == n_total
-            if is_whole and _state_of(file, window) != state:
+                if seen[part.symbol].n_rows > n_stored.get(part.symbol, 0):
+                    n_new[part.symbol] += _store(app, file, part, but=but)
+            if _state_of(file, window) != look.state:
                 raise DataError(f"{file.path} changed while it was read;", remedy="import again")
+            is_whole = sum(tally.n_rows for tally in seen.values()) == n_total
             read = found if is_whole else {part.symbol: seen[part.symbol] for part in parts}
-            _remember(app, file, read, state=state, is_whole=is_whole, origin=origin)
-    return [
-        _row(file, symbol, tally, n_new=n_new[symbol], origin=origin)
-        for symbol, tally in (found or {file.symbol: _Tally()}).items()
-    ]
+            _remember(app, file, read, state=look.state, is_whole=is_whole, origin=origin)
+    return n_new
 
 
 def _store(app: App, file: CandleFile, part: candle_files.Part, *, but: set[str]) -> int:
