@@ -216,7 +216,7 @@ MIGRATIONS: tuple[Step, ...] = (
         (
             # the exchange a file's candles were traded on; '' where nobody said
             Column("sources", "origin", "TEXT NOT NULL DEFAULT ''"),
-            # of a file read to its end: it need not be read again
+            # how a file looked when it was read, and how far: it need not be read again
             Column("sources", "fingerprint", "TEXT NOT NULL DEFAULT ''"),
             # a hole is not asked for again before this instant of market time
             Column("gaps", "next_ms", "INTEGER NOT NULL DEFAULT 0"),
