@@ -31,7 +31,7 @@ from core import cli
 from core.errors import UsageError
 
 if TYPE_CHECKING:
-    from core.jobs.backfill import Plan
+    from core.jobs.backfill_plan import Plan
 
 _ONLY_WITH = {
     "market": "import",

@@ -18,6 +18,7 @@ from core.domain import Progress, Series, no_progress
 from core.errors import DataError
 from core.jobs.export import export_files
 from core.jobs.readings import write_bars
+from core.jobs.seams import check_seams
 from core.jobs.sync import derived_timeframes, resample_symbol
 from core.store import candles as store
 from core.store import gaps as gap_store
@@ -326,6 +327,7 @@ def finish_import(app: App, row: store.SeriesRow) -> None:
         store.move_checkpoint(app.db, series, next_ms=end, now_ms=end)
         store.set_rooted(app.db, series)
     resample_symbol(app.db, series, derived_timeframes(app, series.timeframe), until_ms=end)
+    check_seams(app.db, series)
 
 
 def _holes_are_known(app: App, row: store.SeriesRow, *, start_ms: int, end_ms: int) -> bool:

@@ -12,6 +12,7 @@ from core.errors import ExchangeError
 from core.exchange import Exchange
 from core.jobs.fetching import Want, final_candles, in_turn
 from core.jobs.readings import SETTLE_MS, count_reads, record_holes, settle_gaps, write_bars
+from core.jobs.seams import compare, imported_bars
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.store import markets as market_store
@@ -135,9 +136,12 @@ def store_page(app: App, page: Page, *, now_ms: int) -> int:
     bars, step = page.bars, tf_ms(series.timeframe)
     with app.db.write():
         known_ms = max(page.known_ms, store.checkpoint_of(app.db, series) or 0)
+        imported = imported_bars(app.db, series, start_ms=start_ms, end_ms=min(known_ms, end_ms))
         last_end = int(bars.ts_ms[-1]) + step if len(bars) else known_ms
         confirmed = max(last_end, min(end_ms, floor_ms(now_ms - SETTLE_MS, step)))
         n_new = write_bars(app, series, bars)
+        if len(imported):
+            compare(app.db, series, imported, bars)
         if start_ms < known_ms:
             count_reads(app, series, start_ms=start_ms, end_ms=known_ms, now_ms=now_ms)
         if confirmed > known_ms:
