@@ -11,6 +11,7 @@ from core.app import App
 from core.domain import Candles, Progress, Series, no_progress
 from core.errors import ExchangeError
 from core.exchange import Exchange
+from core.jobs.market_stats import backfill_funding
 from core.jobs.sync import (
     derived_timeframes,
     fetch_final,
@@ -59,6 +60,7 @@ def backfill(
             except ExchangeError as error:
                 log.error("%s is given up for now: %s", symbol, error)
                 row["error"] = str(error)
+    backfill_funding(app, symbols=symbols, progress=progress)
     return list(report.values())
 
 

@@ -74,7 +74,7 @@ def _pages(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> Iter
     known = store.checkpoint_of(app.db, series)
     horizon = floor_ms(now_ms, step)
     if known is None:
-        known = floor_ms(max(_history_start(app), now_ms - _FIRST_SYNC_MS), step)
+        known = floor_ms(max(history_start_ms(app), now_ms - _FIRST_SYNC_MS), step)
     start = known - app.config.incremental.overlap_candles * step
     reach = floor_ms(now_ms - app.config.data.resample.lookback_minutes * MINUTE_MS, step)
     for gap in gap_store.gaps_between(app.db, series, start_ms=reach, end_ms=start):
@@ -91,7 +91,8 @@ def _pages(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> Iter
         known = max(known, store.checkpoint_of(app.db, series) or known)
 
 
-def _history_start(app: App) -> int:
+def history_start_ms(app: App) -> int:
+    """Return the first instant of history that the settings want."""
     day = app.config.backfill.start_date
     return (day.toordinal() - 719_163) * DAY_MS  # 719163 is 1970-01-01 as a proleptic ordinal
 
@@ -270,12 +271,15 @@ def resample_all(app: App, *, now_ms: int) -> int:
     return n_made
 
 
-def refresh_markets(app: App, *, now_ms: int) -> None:
-    """Store the exchange's market records of the configured symbols."""
+def refresh_markets(app: App, *, now_ms: int, fresh: bool = False) -> int:
+    """Store the exchange's market records of the configured symbols; returns how many."""
     exchange, _ = app.market()
-    found = exchange.markets(app.config.symbols)
+    found = exchange.markets(app.config.symbols, fresh=fresh)
     for symbol in app.config.symbols:
         if symbol not in found:
             log.warning("%s does not list %s; check `symbols` in the config", exchange.id, symbol)
     with app.db.write():
-        market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+        changed = market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+    for symbol in changed:
+        log.warning("the market record of %s changed; see the table market_changes", symbol)
+    return len(found)
