@@ -87,7 +87,7 @@ def test_the_grid_is_that_of_the_constant() -> None:
         assert (awaited_ms(before, at_ms) is not None) == (at_ms % FUNDING_MS == 0)
 
 
-def at(decided_ms: int, side: int = 1, **values: Any) -> tuple[float, ...]:
+def at(decided_ms: int, values: dict[str, Any], side: int = 1) -> tuple[float, ...]:
     """What a decision knows of some values."""
     return context_values(MarketContext(**values), side=side, decided_ms=decided_ms)
 
@@ -97,17 +97,17 @@ def test_funding_by_hand() -> None:
     funding_ms = MIDNIGHT_MS + 8 * HOUR_MS * np.arange(12, dtype=np.int64)
     stored = {"funding_ms": funding_ms, "funding_frac": 1e-4 * np.arange(1.0, 13)}
     last_ms = int(funding_ms[-1])
-    assert at(last_ms, **stored)[:2] == pytest.approx((0.11, 0.01 * sum(range(3, 12))))
-    assert at(last_ms + SETTLE_MS - 1, **stored)[0] == pytest.approx(0.11)
-    known = at(last_ms + SETTLE_MS, **stored)
+    assert at(last_ms, stored)[:2] == pytest.approx((0.11, 0.01 * sum(range(3, 12))))
+    assert at(last_ms + SETTLE_MS - 1, stored)[0] == pytest.approx(0.11)
+    known = at(last_ms + SETTLE_MS, stored)
     assert known[:2] == pytest.approx((0.12, 0.01 * sum(range(4, 13))))
-    short = at(last_ms + SETTLE_MS, -1, **stored)
+    short = at(last_ms + SETTLE_MS, stored, -1)
     assert short[:2] == pytest.approx((-0.12, -0.01 * sum(range(4, 13))))
     assert np.isnan(known[2:]).all()
-    stale = at(last_ms + SETTLE_MS + 8 * HOUR_MS, **stored)
+    stale = at(last_ms + SETTLE_MS + 8 * HOUR_MS, stored)
     assert np.isnan(stale).all()
     fewer = {name: values[:8] for name, values in stored.items()}
-    early = at(int(funding_ms[7]) + HOUR_MS, **fewer)
+    early = at(int(funding_ms[7]) + HOUR_MS, fewer)
     assert early[0] == pytest.approx(0.08)
     assert math.isnan(early[1])
 
@@ -117,16 +117,16 @@ def test_open_interest_by_hand() -> None:
     day_ms = MIDNIGHT_MS + DAY_MS
     times = np.array([MIDNIGHT_MS - HOUR_MS + 1, MIDNIGHT_MS + 1, day_ms - MINUTE_MS, day_ms + 1])
     stored = {"interest_ms": times, "interest_qty": np.array([100.0, 50.0, 120.0, 150.0])}
-    assert at(day_ms, **stored)[3] == at(day_ms, -1, **stored)[3] == pytest.approx(0.2)
-    assert at(day_ms + 1, **stored)[3] == pytest.approx(150 / 50 - 1)
-    assert math.isnan(at(day_ms + HOUR_MS + 1, **stored)[3])
-    assert math.isnan(at(day_ms - HOUR_MS, **stored)[3])
+    assert at(day_ms, stored)[3] == at(day_ms, stored, -1)[3] == pytest.approx(0.2)
+    assert at(day_ms + 1, stored)[3] == pytest.approx(150 / 50 - 1)
+    assert math.isnan(at(day_ms + HOUR_MS + 1, stored)[3])
+    assert math.isnan(at(day_ms - HOUR_MS, stored)[3])
 
 
 def test_basis_by_hand() -> None:
     """The signal bar's own close, or nothing."""
     stored = {"basis_ms": hours("1 2 4"), "basis_pct": np.array([0.1, 0.2, 0.4])}
-    assert at(MIDNIGHT_MS + 2 * HOUR_MS, **stored)[2] == 0.2
-    assert at(MIDNIGHT_MS + 2 * HOUR_MS, -1, **stored)[2] == -0.2
-    assert math.isnan(at(MIDNIGHT_MS + 3 * HOUR_MS, **stored)[2])
-    assert math.isnan(at(MIDNIGHT_MS + 5 * HOUR_MS, **stored)[2])
+    assert at(MIDNIGHT_MS + 2 * HOUR_MS, stored)[2] == 0.2
+    assert at(MIDNIGHT_MS + 2 * HOUR_MS, stored, -1)[2] == -0.2
+    assert math.isnan(at(MIDNIGHT_MS + 3 * HOUR_MS, stored)[2])
+    assert math.isnan(at(MIDNIGHT_MS + 5 * HOUR_MS, stored)[2])

@@ -23,6 +23,7 @@ from core.errors import DataError, ExchangeError
 from core.exchange import ccxt_adapter, ccxt_stats
 from core.exchange.ccxt_adapter import TRIES, CcxtExchange
 from core.jobs import market_stats
+from core.market_context import REACH_MS
 from core.store import candles as candle_store
 from core.store import markets as store
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
@@ -110,7 +111,7 @@ def connect(made: World) -> None:
 
 def wanted(world: World, symbol: str, days: int) -> list[tuple[int, float]]:
     """The published rates of the days that features of the first candle reach back to."""
-    start_ms = NOW_MS - days * DAY_MS - market_stats.REACH_MS
+    start_ms = NOW_MS - days * DAY_MS - REACH_MS
     return [(ms, r) for ms, r in minutes(world.server.funding[symbol]) if ms >= start_ms]
 
 
