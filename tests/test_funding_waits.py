@@ -15,14 +15,16 @@ import pytest
 from core import funding_files
 from core.app import App
 from core.domain import Candles, FundingRate, Series
+from core.errors import ExchangeUnavailable
 from core.execution import new_states, order_of, state_to_json
-from core.jobs import files, follow, market_stats, retro
+from core.jobs import files, follow, market_stats, retro, run
 from core.store import candles as store
 from core.store import markets as market_store
+from core.store import operation
 from core.store.signals import insert_signal, record_strategy
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.candidate_world import candidate
-from tests.engine_world import opened, write_config
+from tests.engine_world import FakeExchange, HandClock, opened, write_config
 from tests.replay_world import market, prepared, replayed, signals
 from tests.trades import MIDNIGHT_MS, PLAN
 
@@ -140,6 +142,48 @@ def test_looked_at_each_minute_or_once_it_comes_to_the_same(tmp_path: Path, arri
     assert app.db.value("SELECT count(*) FROM funding") == 4
     for one in (app, once):
         one.close()
+
+
+class Publishing(FakeExchange):
+    """An exchange of arrays that settles every eight hours, and says so; some reads fail."""
+
+    n_failing = 0
+
+    def funding(self, *_: object, **window: object) -> list[FundingRate]:
+        start_ms, end_ms = (int(str(window[name])) for name in ("start_ms", "end_ms"))
+        if self.n_failing:
+            self.n_failing -= 1
+            raise ExchangeUnavailable("no funding now;", remedy="wait")
+        end_ms = min(end_ms, self.clock.at_ms + 1)
+        stamps = range(EIGHT_MS - 30 * DAY_MS, end_ms, 8 * HOUR_MS)
+        return [FundingRate(t, 1e-3) for t in stamps if t >= start_ms]
+
+
+@pytest.mark.parametrize("n_failing", [0, 3])
+def test_after_hours_away_the_missed_rates_come_before_the_missed_minutes(
+    tmp_path: Path, n_failing: int
+) -> None:
+    """Asleep from 07:52 to 11:07: the stop of 08:03 pays what was settled at 08:00.
+
+    Also when the first reads fail: each due instant of the hours away tries again.
+    """
+    app, clock = engine(tmp_path, n_rates=12), HandClock(EIGHT_MS - 8 * MINUTE_MS)
+    exchange = Publishing({SWAP: path_of(300)}, clock)
+    app._market = exchange, clock
+    run.run_due(app)
+    exchange.n_failing = n_failing
+    clock.at_ms = EIGHT_MS + 187 * MINUTE_MS + 20_000
+    run.run_due(app)
+    row = app.db.dicts("SELECT * FROM signals")[0]
+    state = json.loads(row["exec_state"])
+    assert (row["status"], row["closed_ts_ms"], row["data_revised"]) == ("SL", STOP_MS, 0)
+    assert (state["n_funding_stored"], state["n_funding_constant"]) == (1, 0)
+    runs = app.db.rows("SELECT due_ms, outcome FROM job_runs WHERE job = 'market_stats'")
+    assert runs == [
+        (EIGHT_MS + n * MINUTE_MS, "error" if n < n_failing else "ok") for n in range(n_failing + 1)
+    ]
+    assert operation.marks(app.db)["market_stats"] == EIGHT_MS + 187 * MINUTE_MS
+    app.close()
 
 
 def funded(folder: Path, symbols: list[str], start_ms: int, end_ms: int) -> None:

@@ -19,7 +19,7 @@ import pytest
 from core.app import App
 from core.clock import LiveClock
 from core.domain import FundingRate, Series
-from core.errors import DataError, ExchangeError
+from core.errors import DataError, ExchangeError, ExchangeUnavailable
 from core.exchange import ccxt_adapter, ccxt_stats
 from core.exchange.ccxt_adapter import TRIES, CcxtExchange
 from core.jobs import market_stats
@@ -293,14 +293,18 @@ def test_records_are_stored_once_a_day_and_a_change_is_kept(
         assert kept == [(ONE, 0.0006), (TWO, 0.0006)]
 
 
-def test_nothing_is_read_once_the_time_is_up(
+def test_what_is_not_read_in_time_is_left_for_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next minute does not wait for an exchange that is slow."""
-    with world(tmp_path) as w, monkeypatch.context() as patch:
-        patch.setattr(market_stats, "BUDGET_S", 0.0)
-        assert w.look(NOW_MS) == 0
+    """The next minute does not wait for a slow exchange; newest funding that is missing is said."""
+    with world(tmp_path) as w:
+        with monkeypatch.context() as patch:
+            patch.setattr(market_stats, "BUDGET_S", 0.0)
+            with pytest.raises(ExchangeUnavailable, match="funding of 2 symbols"):
+                w.look(NOW_MS)
         assert w.server.asked("history-fund-rate") == w.server.asked("open-interest") == []
+        w.look(NOW_MS + MINUTE_MS)
+        assert w.rates(ONE) == wanted(w, ONE, 350)
 
 
 def funding_file(folder: Path, rates: list[tuple[int, float]]) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 from core import funding_files
 from core.app import App
 from core.domain import FundingRate, Progress, no_progress
-from core.errors import ExchangeError
+from core.errors import ExchangeError, ExchangeUnavailable
 from core.exchange import Exchange
 from core.funding_law import SETTLE_MS
 from core.jobs.sync import history_start_ms, refresh_markets
@@ -48,8 +48,10 @@ def refresh(app: App, *, due_ms: int) -> int:
     work.append(partial(_read_records, app, now_ms=now_ms))
     work += [partial(_some_history, app, exchange, s, stop_s=stop_s) for s in swaps]
     n_stored, failed = 0, list[ExchangeError]()
-    for one in work:
+    for i, one in enumerate(work):
         if time.monotonic() >= stop_s:
+            if i < len(swaps):  # newest funding: trades wait for it, so this look is not done
+                failed.append(_slow(exchange, len(swaps) - i))
             break
         try:
             n_stored += one()
@@ -59,6 +61,13 @@ def refresh(app: App, *, due_ms: int) -> int:
     if failed:
         raise failed[0]
     return n_stored
+
+
+def _slow(exchange: Exchange, n_left: int) -> ExchangeUnavailable:
+    return ExchangeUnavailable(
+        f"{exchange.id} is slow: the funding of {n_left} symbols was not read in {BUDGET_S:.0f} s;",
+        remedy="it is read at the next look",
+    )
 
 
 def _swaps(symbols: Iterable[str]) -> list[str]:
