@@ -14,10 +14,12 @@ from core.domain import Candles, Floats, Setup, TradePlan
 from core.fibo import Impulse
 from core.indicators import atr as average_true_range
 from core.indicators import efficiency, ema, mean, path_length, true_range
+from core.market_context import NAMES as _CONTEXT
+from core.market_context import NOTHING_STORED, MarketContext, context_values
 from core.regime import EFFICIENCY_BARS, volatility_rank
 from core.timeframe import DAY_MS, HOUR_MS
 
-VERSION = 1  # raise when a name, an order or a meaning changes
+VERSION = 2  # raise when a name, an order or a meaning changes
 
 _EMA_BARS = 50
 _SLOPE_BARS = 12
@@ -61,6 +63,7 @@ NAMES: tuple[str, ...] = (
     *(f"higher2_{name}" for name in _TREND),
     *_LEADER,
     *_CALENDAR,
+    *_CONTEXT,
 )
 
 
@@ -75,6 +78,7 @@ def compute(
     atr: Floats,
     avwap: float,
     atr_period: int,
+    context: MarketContext = NOTHING_STORED,
 ) -> Floats:
     """Return the features of one candidate in the order of `NAMES`, shape (len(NAMES),).
 
@@ -83,7 +87,7 @@ def compute(
     the value at the signal bar (NaN where the owner does not use it).
 
     NaN only where no earlier history exists: a timeframe with fewer bars than a span, or a leader
-    that is absent, the series itself, or without the signal bar.
+    that is absent, the series itself, or without the signal bar; and where `context` holds nothing.
     """
     values = (
         *_geometry(plan, impulse, setup=setup, window=window),
@@ -98,6 +102,7 @@ def compute(
         ),
         *_leader_returns(leader, side=plan.side, ts_ms=int(window.ts_ms[-1])),
         *_calendar(plan.decided_ms),
+        *context_values(context, side=plan.side, decided_ms=plan.decided_ms),
     )
     return np.array(values, dtype=np.float64)
 

@@ -31,6 +31,7 @@ from core.domain import (
 from core.fibo import Impulse, extension, retracement
 from core.indicators import atr as average_true_range
 from core.indicators import median_span
+from core.market_context import NOTHING_STORED, MarketContext
 from core.regime import regime
 from core.risk import Sizing, finest_step, on_tick, sizing
 from core.setups import SetupEvent, setup_events
@@ -47,7 +48,7 @@ class ScanInput:
     `bars` are the signal timeframe's, `higher` the two context timeframes' (see
     `timeframe.higher_timeframes`), `base` the finest ones stored (noise and tick), `leader` the
     leader's on the signal timeframe, None when it is this series or absent. `missing_ms` holds the
-    sorted opens of base bars that are missing or unknown.
+    sorted opens of base bars that are missing or unknown. `context` may reach past them as well.
     """
 
     series: Series
@@ -57,6 +58,7 @@ class ScanInput:
     leader: Candles | None
     market: Market
     missing_ms: Ints
+    context: MarketContext = NOTHING_STORED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +271,7 @@ def _candidate(found: _Found, plan: TradePlan, data: ScanInput, config: Config) 
         atr=found.atr,
         avwap=_avwap_now(window, impulse.i_p0) if config.signals.avwap.use else math.nan,
         atr_period=config.signals.atr_period,
+        context=data.context,
     )
     return Candidate(
         series=data.series,

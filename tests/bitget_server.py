@@ -73,6 +73,7 @@ class BitgetServer:
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     end_counts: bool = False
     funding: Mapping[str, list[FundingRate]] = field(default_factory=dict)
+    interest: dict[str, float] = field(default_factory=dict)  # base units, as of now
     recent_days: int = 30
     faults: deque[Fault] = field(default_factory=deque)
     where: str = ""
@@ -104,6 +105,7 @@ class BitgetServer:
                 _swap_record(s) for s in self.truth if ":" in s and _is_usdt(query)
             ],
             "mix/market/history-fund-rate": lambda: self._funding(query),
+            "mix/market/open-interest": lambda: self._interest(query),
             f"{venue}/market/candles": lambda: self._candles(venue, query, recent=True),
             f"{venue}/market/history-candles": lambda: self._candles(venue, query, recent=False),
         }
@@ -142,6 +144,11 @@ class BitgetServer:
             {"symbol": query["symbol"], "fundingRate": repr(rate), "fundingTime": str(ts_ms)}
             for ts_ms, rate in rates[(page - 1) * size : page * size]
         ]
+
+    def _interest(self, query: dict[str, str]) -> dict[str, Any]:
+        size = self.interest.get(self._symbol("mix", query), 0.0)
+        row = {"symbol": query["symbol"], "size": repr(size)}
+        return {"openInterestList": [row], "ts": str(self.now_ms())}
 
     def _symbol(self, venue: str, query: dict[str, str]) -> str:
         names = {

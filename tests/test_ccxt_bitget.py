@@ -253,7 +253,7 @@ def test_an_exchange_without_fixed_steps_gets_the_step_its_prices_show(
 
 def test_funding_comes_from_all_pages_in_order(truth: dict[str, Candles]) -> None:
     """Settlements of 60 days, more than a page, arrive once each; spot has none."""
-    rates = [FundingRate(NOW_MS - i * 8 * HOUR_MS, 1e-5 * i) for i in range(300)][::-1]
+    rates = [FundingRate(MINUTE_NOW_MS - i * 8 * HOUR_MS, 1e-5 * i) for i in range(300)][::-1]
     bitget = BitgetServer(dict(truth), now_ms=lambda: NOW_MS, funding={SWAP: rates})
     with serving(bitget) as server:
         exchange = adapter(server)

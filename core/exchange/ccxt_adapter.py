@@ -16,6 +16,7 @@ from core.candle_law import finest_step, holes_in, joined, lawful
 from core.config import Config
 from core.domain import Candles, FundingRate, Market
 from core.errors import ConfigError, ExchangeError
+from core.exchange import ccxt_stats
 from core.exchange.lanes import Lanes, Pacer
 from core.timeframe import MINUTE_MS, floor_ms, tf_ms
 
@@ -24,8 +25,6 @@ _TIMEOUT_MS = 10_000
 _DEFAULT_PAGE = 500
 _HISTORY_PAGE = {"bitget": 200}  # a larger page of old bars comes back without its beginning
 _TYPED_MARKETS = ("bitget",)  # where `options.fetchMarkets.types` takes 'spot' and 'swap'
-_FUNDING_PAGE = 100
-_FUNDING_PAGES = 200
 _SETTLED_MS = 10 * MINUTE_MS  # what is missing longer than this is asked for twice
 _LEAST_PAGE = 50  # a page shorter than this says nothing about what the exchange allows
 _MOST_LANES = 16
@@ -113,15 +112,16 @@ class CcxtExchange:
         self._offset_ms = now_ms - _wall_ms()
         return now_ms
 
-    def markets(self, symbols: tuple[str, ...]) -> dict[str, Market]:
-        """Return the records of the spot and swap symbols it lists; the others are absent."""
+    def markets(self, symbols: tuple[str, ...], *, fresh: bool = False) -> dict[str, Market]:
+        """Return the records of the spot and swap symbols it lists; the others are absent.
+
+        The list is asked for once; `fresh`: again.
+        """
         self._prepare({_kind(symbol) for symbol in symbols})
-        found = {symbol: self._client.markets.get(symbol) for symbol in symbols}
-        return {
-            symbol: self._market(record)
-            for symbol, record in found.items()
-            if record is not None and (record.get("spot") or record.get("swap"))
-        }
+        if fresh:
+            with self._lock:
+                self._call("market list", lambda client: client.load_markets(True), lead=True)
+        return ccxt_stats.market_records(self._client, symbols, observed_tick=self._observed_tick)
 
     def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
         """Return the lawful bars that open in [start_ms, end_ms), as the exchange has them now.
@@ -186,16 +186,24 @@ class CcxtExchange:
 
     def funding(self, symbol: str, *, start_ms: int, end_ms: int) -> list[FundingRate]:
         """Return funding settlements in [start_ms, end_ms); empty where there are none."""
-        if _kind(symbol) == "spot" or not self._client.has.get("fetchFundingRateHistory"):
+        if not ccxt_stats.offers_funding(self._client, symbol):
             return []
         self._prepare({"swap"})
-        pages = self._funding_back if self.id == "bitget" else self._funding_forth
-        found = {
-            int(row["timestamp"]): float(row["fundingRate"])
-            for row in pages(symbol, start_ms, end_ms)
-            if row.get("fundingRate") is not None and start_ms <= row["timestamp"] < end_ms
-        }
-        return [FundingRate(ts_ms, found[ts_ms]) for ts_ms in sorted(found)]
+        return ccxt_stats.funding_rates(
+            self._client,
+            self._call,
+            symbol,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            now_ms=self._estimated_ms(),
+        )
+
+    def open_interest(self, symbol: str) -> float | None:
+        """Return the open interest as it is now, base units; None where it is not offered."""
+        if not ccxt_stats.offers_open_interest(self._client, symbol):
+            return None
+        self._prepare({"swap"})
+        return ccxt_stats.open_interest_qty(self._client, self._call, symbol)
 
     def close(self) -> None:
         """Release connections."""
@@ -232,24 +240,6 @@ class CcxtExchange:
         )
         return lawful(rows, timeframe=timeframe, start_ms=start_ms, end_ms=end_ms)[0]
 
-    def _market(self, record: dict[str, Any]) -> Market:
-        """Return our record of one of ccxt's."""
-        limits = record.get("limits") or {}
-        precision = record.get("precision") or {}
-        tick = _step(precision.get("price"), self._client.precisionMode)
-        return Market(
-            symbol=record["symbol"],
-            kind="spot" if record.get("spot") else "swap",
-            tick=tick or self._observed_tick(record["symbol"]),
-            step=_step(precision.get("amount"), self._client.precisionMode),
-            min_qty=_minimum(limits, "amount"),
-            min_cost_usd=_minimum(limits, "cost"),
-            contract_size=float(record.get("contractSize") or 1.0),
-            active=record.get("active") is not False,
-            fallback=not tick,
-            **_fees(record),
-        )
-
     def _observed_tick(self, symbol: str) -> float:
         """Return the finest price step of the last hours, for want of a fixed one."""
         now_ms = self._estimated_ms()
@@ -262,41 +252,6 @@ class CcxtExchange:
             )
         return finest_step(np.concatenate((bars.open, bars.high, bars.low, bars.close)))
 
-    def _funding_back(self, symbol: str, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
-        """Read Bitget's numbered pages, newest first, back to the start."""
-        del end_ms
-        rows: list[dict[str, Any]] = []
-        for number in range(1, _FUNDING_PAGES + 1):
-            page = self._funding_page(symbol, None, {"pageNo": number})
-            rows += page
-            if not page or min(row["timestamp"] for row in page) < start_ms:
-                break
-        return rows
-
-    def _funding_forth(self, symbol: str, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
-        """Read forward from the start, as most exchanges page."""
-        rows: list[dict[str, Any]] = []
-        cursor_ms = start_ms
-        while cursor_ms < end_ms:
-            page = self._funding_page(symbol, cursor_ms, {})
-            newest_ms = max((row["timestamp"] for row in page), default=cursor_ms - 1)
-            if newest_ms < cursor_ms:
-                break
-            rows += page
-            cursor_ms = newest_ms + 1
-        return rows
-
-    def _funding_page(
-        self, symbol: str, since_ms: int | None, params: dict[str, Any]
-    ) -> list[dict[str, Any]]:
-        page = self._call(
-            f"funding of {symbol}",
-            lambda client: client.fetch_funding_rate_history(
-                symbol, since_ms, _FUNDING_PAGE, params
-            ),
-        )
-        return [row for row in page if row.get("timestamp") is not None]
-
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -304,22 +259,3 @@ def _wall_ms() -> int:
 
 def _kind(symbol: str) -> str:
     return "swap" if ":" in symbol else "spot"
-
-
-def _step(precision: float | int | None, mode: int) -> float:
-    """Return the step a ccxt precision means, 0.0 where it means none: significant digits."""
-    import ccxt
-
-    if precision is None or mode == ccxt.SIGNIFICANT_DIGITS:
-        return 0.0
-    return float(f"1e-{int(precision)}") if mode == ccxt.DECIMAL_PLACES else float(precision)
-
-
-def _minimum(limits: dict[str, Any], of: str) -> float:
-    return float((limits.get(of) or {}).get("min") or 0.0)
-
-
-def _fees(record: dict[str, Any]) -> dict[str, float]:
-    """Return the fees a record states; the rest keeps Market's defaults."""
-    stated = {f"{leg}_frac": record.get(leg) for leg in ("maker", "taker")}
-    return {name: float(value) for name, value in stated.items() if value is not None}

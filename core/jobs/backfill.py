@@ -22,6 +22,7 @@ from core.jobs.backfill_plan import (
     slices,
 )
 from core.jobs.fetching import Want, answered, final_candles, in_turn
+from core.jobs.market_stats import backfill_funding
 from core.jobs.readings import SETTLE_MS, settle_gaps, write_bars
 from core.jobs.seams import (
     LEAST_COMPARED,
@@ -84,6 +85,7 @@ def backfill(
         log.warning("%s could not be reached; another try follows", ", ".join(work.unreached))
         pause(_PAUSE_S * 3**number)
         work.forgive()
+    backfill_funding(app, symbols=symbols, progress=progress)
     return [work.row(symbol) for symbol in symbols]
 
 

@@ -27,7 +27,7 @@ from core.execution import (
     state_to_json,
 )
 from core.jobs.explain import funnel_of
-from core.jobs.follow import follow_all, outcome_columns
+from core.jobs.follow import follow_all, outcome_columns, walkable_ms
 from core.jobs.judge import Judge
 from core.jobs.scan import (
     ScanReport,
@@ -38,7 +38,6 @@ from core.jobs.scan import (
     run_guards,
     store_rows,
 )
-from core.jobs.sync import frontier_ms
 from core.store import candles as store
 from core.store import markets as market_store
 from core.store import signals as signal_store
@@ -164,7 +163,11 @@ def _run_tasks(
 ) -> list[SeriesScan]:
     """Scan the series, in processes where there is enough to do for more than one."""
     until = {
-        symbol: frontier_ms(app.db, store.base_series(app.db, app.config.exchange.id, symbol))
+        symbol: walkable_ms(
+            app.db,
+            store.base_series(app.db, app.config.exchange.id, symbol),
+            now_ms=ALL_TIME_MS[1],
+        )
         for symbol in {task.series.symbol for task in tasks}
     }
     n_bars = sum((t.last_ms - t.first_ms) // tf_ms(t.series.timeframe) for t in tasks)
@@ -245,6 +248,7 @@ def _history(db: Database, config: Config, task: Task, base: Candles) -> signals
         leader=None if leader is None else bars(leader, series.timeframe),
         market=market_store.market_of(db, series.exchange, series.symbol),
         missing_ms=missing_ms(db, base_series, start_ms=origin, end_ms=end),
+        context=market_store.context_of(db, series, first_ms=task.first_ms, known_ms=end),
     )
 
 

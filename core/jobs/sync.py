@@ -84,7 +84,7 @@ def _pages(
 def _known_ms(app: App, series: Series, *, now_ms: int) -> int:
     known = store.checkpoint_of(app.db, series)
     if known is None:
-        first = max(_history_start(app), now_ms - _FIRST_SYNC_MS)
+        first = max(history_start_ms(app), now_ms - _FIRST_SYNC_MS)
         known = floor_ms(first, tf_ms(series.timeframe))
     return known
 
@@ -121,7 +121,8 @@ def _windows(
     return wants
 
 
-def _history_start(app: App) -> int:
+def history_start_ms(app: App) -> int:
+    """Return the first instant of history that the settings want."""
     day = app.config.backfill.start_date
     return (day.toordinal() - 719_163) * DAY_MS  # 719163 is 1970-01-01 as a proleptic ordinal
 
@@ -208,12 +209,15 @@ def resample_all(app: App, *, now_ms: int) -> int:
     return n_made
 
 
-def refresh_markets(app: App, *, now_ms: int) -> None:
-    """Store the exchange's market records of the configured symbols."""
+def refresh_markets(app: App, *, now_ms: int, fresh: bool = False) -> int:
+    """Store the exchange's market records of the configured symbols; returns how many."""
     exchange, _ = app.market()
-    found = exchange.markets(app.config.symbols)
+    found = exchange.markets(app.config.symbols, fresh=fresh)
     for symbol in app.config.symbols:
         if symbol not in found:
             log.warning("%s does not list %s; check `symbols` in the config", exchange.id, symbol)
     with app.db.write():
-        market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+        changed = market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+    for symbol in changed:
+        log.warning("the market record of %s changed; see the table market_changes", symbol)
+    return len(found)
