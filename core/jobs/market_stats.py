@@ -172,7 +172,7 @@ def import_funding(app: App, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Store the settlements of files `NAME-funding.parquet` among files and folders.
 
     What the exchange itself said stays as it is. Repeating it changes nothing. Returns a row per
-    file: rows read, rows new, rows that are no rates.
+    file, as `files.import_files` does.
     """
     report = []
     for path, symbol in funding_files.find(paths):
@@ -183,11 +183,14 @@ def import_funding(app: App, paths: Sequence[Path]) -> list[dict[str, Any]]:
             {
                 "file": path.name,
                 "symbol": symbol,
+                "timeframe": "funding",
                 "rows": len(rates),
                 "new": n_new,
-                "refused": n_refused,
+                "refused": {"no_rate": n_refused} if n_refused else {},
                 "first_ms": rates[0].ts_ms if rates else None,
                 "last_ms": rates[-1].ts_ms if rates else None,
+                "origin": "",
+                "note": "",
             }
         )
     return report
