@@ -275,15 +275,15 @@ def test_records_are_stored_once_a_day_and_a_change_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The list is asked for anew, not taken from what the client remembers."""
-    from tests import bitget_server
+    from tests import bitget_pages
 
     with world(tmp_path, history_days=1) as w:
         w.look(NOW_MS)
         first = store.market_of(w.app.db, "bitget", ONE)
         assert (first.tick, first.min_qty, first.taker_frac) == (0.5, 0.01, 0.0006)
-        plain = bitget_server._swap_record
+        plain = bitget_pages._swap_record
         monkeypatch.setattr(
-            bitget_server, "_swap_record", lambda s: {**plain(s), "takerFeeRate": "0.0008"}
+            bitget_pages, "_swap_record", lambda s: {**plain(s), "takerFeeRate": "0.0008"}
         )
         w.server.requests.clear()
         w.look(NOW_MS + 15 * HOUR_MS)
