@@ -60,7 +60,8 @@ class CcxtExchange:
         self.id = str(self._client.id)
         self.n_lanes = n_lanes
         self._page_limit = page_limit
-        self._short_page = 0
+        self._short: dict[str, int] = {}  # by timeframe: the length of the last page cut short …
+        self._longest: dict[str, int] = {}  # … and of two in a row: what the exchange allows
         self._lock = threading.RLock()
         self._kinds = {_kind(symbol) for symbol in symbols}
 
@@ -166,9 +167,9 @@ class CcxtExchange:
             if len(found) == n_known:
                 break
         if len(found) > n_first >= _LEAST_PAGE:
-            if n_first == self._short_page:
-                self._page_limit = min(self._page_limit, n_first)
-            self._short_page = n_first
+            if n_first == self._short.get(timeframe):
+                self._longest[timeframe] = n_first
+            self._short[timeframe] = n_first
         return found
 
     def serves(self, timeframe: str) -> bool:
@@ -178,10 +179,15 @@ class CcxtExchange:
     def page_bars(self, timeframe: str, *, start_ms: int, now_ms: int) -> int:  # noqa: ARG002
         """Return how many bars one request may ask for, at any age.
 
-        One fewer than the exchange's own page: a request overlaps its window, because whether the
-        ends count differs between exchanges and is not always documented.
+        No more than pages were seen to hold, and one fewer than the exchange's own page: a request
+        overlaps its window, because whether the ends count differs between exchanges and is not
+        always documented.
         """
-        page = min(self._page_limit, _HISTORY_PAGE.get(self.id, _DEFAULT_PAGE))
+        page = min(
+            self._page_limit,
+            _HISTORY_PAGE.get(self.id, _DEFAULT_PAGE),
+            self._longest.get(timeframe, _DEFAULT_PAGE),
+        )
         return max(1, page - OVERLAP_BARS)
 
     def funding(self, symbol: str, *, start_ms: int, end_ms: int) -> list[FundingRate]:

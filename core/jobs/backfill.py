@@ -182,6 +182,8 @@ class _Backfill:
 
     def run(self) -> None:
         """Do all that is left for the symbols that are not given up."""
+        for symbol in self._living():
+            self._progress(symbol, self._n_done[symbol], self._n_wanted[symbol])
         self._catch_up()
         oldest_ms = min(self.first_ms.values(), default=self.until_ms)
         spans = slices(self.app.config, oldest_ms=oldest_ms, until_ms=self.until_ms)
