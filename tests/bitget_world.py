@@ -63,16 +63,20 @@ def world(
     *,
     skew_ms: int = 0,
     timeout_ms: int = 10_000,
+    lanes: int = 4,
     **settings: Any,
 ) -> Iterator[World]:
-    """An engine that has not synced yet, at NOW_MS, on a machine whose own clock is off."""
+    """An engine that has not synced yet, at NOW_MS, on a machine whose own clock is off.
+
+    With one lane, one request at a time, a run can be repeated exactly.
+    """
     made: World | None = None
     server = BitgetServer(dict(truth), now_ms=lambda: made.at_ms if made else NOW_MS)
     with serving(server), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ccxt_adapter, "_wall_ms", lambda: server.now_ms() + skew_ms)
         client = {**server.ccxt(), "timeout": timeout_ms}
         every: dict[str, Any] = {
-            "exchange": {"id": "bitget", "rate_limit_ms": 200, "ccxt": client},
+            "exchange": {"id": "bitget", "rate_limit_ms": 800 // lanes, "ccxt": client},
             "symbols": list(truth),
             "backfill": {"start_date": "2024-04-28"},
             **DERIVED,

@@ -8,6 +8,7 @@ import ccxt
 import pytest
 
 from core.timeframe import HOUR_MS, MINUTE_MS
+from tests.bitget_server import Fault
 from tests.bitget_world import NOW_MS, world
 from tests.engine_world import gap_states, part, same, stored
 from tests.vices import Story, come_late, revise, story
@@ -135,3 +136,34 @@ def test_paging_history_by_the_thousand_loses_most_of_it_and_ours_nothing(tmp_pa
         assert len(got_ms) == 5 * 200  # of 4320 that it believes to have
         assert fetched(w) == dict.fromkeys(SYMBOLS, "")
         assert_true(w, told, OLD_MS, OLD_END_MS)
+
+
+LISTS = pytest.mark.xfail(
+    strict=True,
+    reason="the market list is read once in the life of a process: a symbol that it lacked then is"
+    " refused as unknown until a restart, and nothing is asked of the exchange",
+)
+NO_MARKETS = Fault(body='{"code":"00000","msg":"success","requestTime":1,"data":[]}')
+
+
+@LISTS
+def test_an_empty_market_list_at_the_start_is_not_the_last_word(tmp_path: Path) -> None:
+    """One void answer to the first question costs minutes, not the rest of the run."""
+    told = Story(dict(RECENT), {symbol: [] for symbol in SYMBOLS})
+    with live(tmp_path, told) as w:
+        w.server.disturb(*[NO_MARKETS] * 6, where="contracts")  # one for each product type
+        follow(w, range(-1, 30))
+        assert_true(w, told, SYNCED_MS, NOW_MS + 29 * MINUTE_MS)
+
+
+@LISTS
+def test_a_symbol_listed_while_the_engine_runs_is_followed(tmp_path: Path) -> None:
+    """It is configured before it is listed; from then on its candles come in."""
+    told = Story(dict(RECENT), {symbol: [] for symbol in SYMBOLS})
+    told.truth[ETH] = part(RECENT[ETH], NOW_MS + 5 * MINUTE_MS, END_MS)
+    with live(tmp_path, told) as w:
+        w.server.truth = {symbol: told.truth[symbol] for symbol in (BTC, SPOT)}
+        follow(w, range(-1, 5))
+        w.server.truth = told.truth
+        follow(w, range(5, 30))
+        assert_true(w, told, SYNCED_MS, NOW_MS + 29 * MINUTE_MS)

@@ -19,7 +19,7 @@ import numpy as np
 
 from core.domain import Candles
 from core.timeframe import DAY_MS, MINUTE_MS
-from tests.bitget_pages import Book, Draft
+from tests.bitget_pages import Book, Draft, market_id
 from tests.bitget_server import (
     CUT,
     DOWN,
@@ -199,6 +199,29 @@ class Vices:
         return random.Random(f"{self.seed} {why} {what} {self._sent[why + what]}")
 
 
+class Withheld:
+    """A Disturber that keeps some minutes of symbols back, the first few times each is asked."""
+
+    def __init__(self, *symbols: str, run: Run, n_times: int) -> None:
+        self._window = range(*run)
+        self._n_left = dict.fromkeys(map(market_id, symbols), n_times)
+
+    def strike(self, path: str, query: Mapping[str, str]) -> Fault | None:
+        """Let every request pass."""
+        del path, query
+        return None
+
+    def spoil(self, path: str, query: Mapping[str, str], rows: list[Row]) -> list[Row]:
+        """Leave the minutes out of a page that holds any."""
+        del path
+        left = [row for row in rows if int(row[0]) not in self._window]
+        of, is_minutes = query["symbol"], query["granularity"] in ("1m", "1min")
+        if len(left) == len(rows) or not is_minutes or not self._n_left.get(of):
+            return rows
+        self._n_left[of] -= 1
+        return left
+
+
 def _named(path: str, query: Mapping[str, str]) -> str:
     return f"{path} {sorted(query.items())}"
 
@@ -252,6 +275,13 @@ def story(truth: Mapping[str, Candles], start_ms: int, end_ms: int, *, seed: int
                 holes[symbol].append((low, high, "missing"))
     left = {s: holed(bars, *(hole[:2] for hole in holes[s])) for s, bars in truth.items()}
     return Story(left, holes)
+
+
+def quiet(truth: Mapping[str, Candles], run: Run) -> Story:
+    """Return a market in which the first symbol is not traded for a while."""
+    first = next(iter(truth))
+    left = {**truth, first: holed(truth[first], run)}
+    return Story(left, {symbol: [(*run, "no_trades")] * (symbol == first) for symbol in truth})
 
 
 def come_late(book: Book, symbol: str, open_ms: int, *, minutes: int) -> None:
