@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from core.app import App
-from core.clock import LiveClock
 from core.domain import Candles, Series
 from core.errors import ExchangeError
-from core.exchange import ccxt_adapter
-from core.exchange.ccxt_adapter import CcxtExchange
 from core.exchange.lanes import TRIES
 from core.jobs import backfill, sync
 from core.resample import resample
@@ -30,81 +22,28 @@ from tests.bitget_server import (
     RESET,
     TOO_MANY,
     TOO_MANY_HTML,
-    BitgetServer,
-    serving,
 )
-from tests.engine_world import gap_states, opened, part, same, stored, write_config
+from tests.bitget_world import NOW_MS, world
+from tests.engine_world import gap_states, part, same, stored
 from tests.worlds import picked, random_candles
 
 SWAP, SPOT = "BTC/USDT:USDT", "ETH/USDT"
-NOW_MS = 1_717_243_200_000  # 2024-06-01 12:00 UTC
 FIRST_MS = NOW_MS - 34 * DAY_MS  # older than what the recent endpoint holds
 TRUTH = {
     SWAP: random_candles(36 * 1440, seed=1, start_ms=FIRST_MS, start_price=60_000.0),
     SPOT: random_candles(36 * 1440, seed=2, start_ms=FIRST_MS),
 }
 BURST = (TOO_MANY, DOWN, TOO_MANY_HTML, RESET)  # one fewer than the adapter's tries
-DERIVED = {"data": {"derived_timeframes": ["5m", "15m"]}, "timeframes": ["15m"]}
 
 
 class Dead(BaseException):
     """The process is gone."""
 
 
-@dataclass
-class World:
-    """An engine on the real client, and the server whose time is set by hand."""
-
-    app: App
-    server: BitgetServer
-    at_ms: int
-
-    def cycle(self, at_ms: int) -> None:
-        """Sync and resample at an instant of the server's time, give or take a second."""
-        self.at_ms = at_ms + 500
-        _, clock = self.app.market()
-        sync.sync_all(self.app, now_ms=clock.now_ms())
-        sync.resample_all(self.app, now_ms=clock.now_ms())
-
-    def reopened(self) -> None:
-        """A new process: another client, another connection."""
-        path = self.app.config_path
-        self.app.close()
-        self.app = opened(path)
-        self.connect()
-
-    def connect(self) -> None:
-        """Read the server's time as at every start."""
-        exchange = CcxtExchange.open(self.app.config, sleep=lambda _: None, rng=random.Random(7))
-        clock = LiveClock(exchange.server_time_ms, monotonic=lambda: self.at_ms / 1000)
-        self.app._market = exchange, clock
-
-
-@contextmanager
-def world(
-    folder: Path, truth: dict[str, Candles] | None = None, *, skew_ms: int = 0
-) -> Iterator[World]:
-    """An engine that has not synced yet, at NOW_MS, on a machine whose own clock is off."""
-    made: World | None = None
-    server = BitgetServer(dict(truth or TRUTH), now_ms=lambda: made.at_ms if made else NOW_MS)
-    with serving(server), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ccxt_adapter, "_wall_ms", lambda: server.now_ms() + skew_ms)
-        settings: dict[str, Any] = {
-            "exchange": {"id": "bitget", "rate_limit_ms": 1, "ccxt": server.ccxt()},
-            "symbols": [SWAP, SPOT],
-            "backfill": {"start_date": "2024-04-28"},
-            **DERIVED,
-        }
-        made = World(opened(write_config(folder, **settings)), server, NOW_MS)
-        made.connect()
-        yield made
-        made.app.close()
-
-
 @pytest.mark.parametrize("skew_minutes", [-5, 0, 5])
 def test_the_machines_own_clock_does_not_matter(tmp_path: Path, skew_minutes: int) -> None:
     """Five minutes early or late, the final candles of the exchange's time are stored, no more."""
-    with world(tmp_path, skew_ms=skew_minutes * MINUTE_MS) as w:
+    with world(tmp_path, TRUTH, skew_ms=skew_minutes * MINUTE_MS) as w:
         for seconds in (1, 30, 61, 119, 121, 185):
             w.cycle(NOW_MS + seconds * 1000)
             until = (NOW_MS + seconds * 1000) // MINUTE_MS * MINUTE_MS
@@ -117,7 +56,7 @@ def test_the_machines_own_clock_does_not_matter(tmp_path: Path, skew_minutes: in
 
 def test_bursts_of_errors_lose_nothing(tmp_path: Path) -> None:
     """429, 503, resets and bodies that are no answer: retried within the cycle, or the next."""
-    with world(tmp_path) as w:
+    with world(tmp_path, TRUTH) as w:
         w.cycle(NOW_MS)
         for n, faults in enumerate((BURST, (HTML, EMPTY, NULL, RESET)), start=1):
             w.server.disturb(*faults, where="market/candles")
