@@ -27,6 +27,7 @@ _HISTORY_PAGE = {"bitget": 200}  # a larger page of old bars comes back without 
 _TYPED_MARKETS = ("bitget",)  # where `options.fetchMarkets.types` takes 'spot' and 'swap'
 _SETTLED_MS = 10 * MINUTE_MS  # what is missing longer than this is asked for twice
 _LEAST_PAGE = 50  # a page shorter than this says nothing about what the exchange allows
+_RELIST_MS = 5 * MINUTE_MS  # while a symbol is not listed, the list is asked for so often
 _MOST_LANES = 16
 _LONGEST_REPLY_S = 0.8  # replies as slow as this still leave no slot unused
 
@@ -63,6 +64,7 @@ class CcxtExchange:
         self._short: dict[str, int] = {}  # by timeframe: the length of the last page cut short …
         self._longest: dict[str, int] = {}  # … and of two in a row: what the exchange allows
         self._lock = threading.RLock()
+        self._listed_ms = 0  # when the market list was loaded; 0 before it is
         self._kinds = {_kind(symbol) for symbol in symbols}
 
     @classmethod
@@ -121,7 +123,7 @@ class CcxtExchange:
         self._prepare({_kind(symbol) for symbol in symbols})
         if fresh:
             with self._lock:
-                self._call("market list", lambda client: client.load_markets(True), lead=True)
+                self._load_markets()
         return ccxt_stats.market_records(self._client, symbols, observed_tick=self._observed_tick)
 
     def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
@@ -131,7 +133,7 @@ class CcxtExchange:
         older than ten minutes was asked for at least twice. Raises ExchangeError for a symbol or
         timeframe that is not served, ExchangeUnavailable when retries run out.
         """
-        self._prepare({_kind(symbol)})
+        self._prepare({_kind(symbol)}, symbol=symbol)
         step_ms, now_ms = tf_ms(timeframe), self._estimated_ms()
         until_ms = min(end_ms, now_ms + step_ms)
         cursor_ms = -floor_ms(-start_ms, step_ms)
@@ -219,18 +221,26 @@ class CcxtExchange:
         """Return the exchange's time as last read, carried on by the local clock."""
         return _wall_ms() + (self._offset_ms or 0)
 
-    def _prepare(self, kinds: set[str]) -> None:
-        """Load the market list, once, and the exchange's time before the first request by time."""
+    def _prepare(self, kinds: set[str], *, symbol: str | None = None) -> None:
+        """Load the market list, and the exchange's time before the first request by time.
+
+        The list is loaded once, and now and then again while it lacks a symbol that is wanted.
+        """
         with self._lock:
             if self._offset_ms is None and self._client.has.get("fetchTime"):
                 self.server_time_ms()
             missing = not kinds <= self._kinds
             self._kinds |= kinds
-            if self._client.markets and not (missing and self.id in _TYPED_MARKETS):
-                return
-            if self.id in _TYPED_MARKETS:
-                self._client.options["fetchMarkets"] = {"types": sorted(self._kinds)}
-            self._call("market list", lambda client: client.load_markets(True), lead=True)
+            lacking = symbol is not None and symbol not in (self._client.markets or {})
+            is_old = self._estimated_ms() - self._listed_ms >= _RELIST_MS
+            if (missing and self.id in _TYPED_MARKETS) or not self._listed_ms or lacking & is_old:
+                self._load_markets()
+
+    def _load_markets(self) -> None:
+        if self.id in _TYPED_MARKETS:
+            self._client.options["fetchMarkets"] = {"types": sorted(self._kinds)}
+        self._call("market list", lambda client: client.load_markets(True), lead=True)
+        self._listed_ms = self._estimated_ms()
 
     def _page(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
         """Return the lawful bars of [start_ms, end_ms) from one request, which asks for one before.

@@ -250,13 +250,12 @@ class _Backfill:
         """Fetch one slice of all symbols, settle its holes and build its derived bars."""
         lists = [self._windows(symbol, low, high) for symbol in self._living()]
         self._fetch(in_turn(lists))
-        for symbol in self._living():  # when all are there: did the others trade?
-            try:
-                settle_gaps(
-                    self.app, self.exchange, self.series[symbol], now_ms=self.until_ms, again=True
-                )
-            except ExchangeError as error:
-                self._give_up(symbol, error)
+        self._look_before(low)
+        names = [self.series[symbol] for symbol in self._living()]
+        for symbol, error in settle_gaps(
+            self.app, self.exchange, names, now_ms=self.until_ms, again=True
+        ).items():
+            self._give_up(symbol, error)
         for symbol in self._living():
             series = self.series[symbol]
             timeframes = derived_timeframes(self.app, self.base)
@@ -264,6 +263,22 @@ class _Backfill:
             check_seams(self.app.db, series)
             if low <= self.first_ms[symbol]:
                 self._root(series)
+
+    def _look_before(self, low: int) -> None:
+        """Ask once more for what lies just before a beginning: no hole says that it is missing."""
+        firsts: dict[str, int] = {}
+        while True:
+            wants = []
+            for symbol in self._living():
+                row = store.series_row(self.app.db, self.series[symbol])
+                if row is None or row.first_ms is None or row.first_ms == firsts.get(symbol):
+                    continue
+                firsts[symbol] = row.first_ms
+                if low <= self.first_ms[symbol] < row.first_ms:
+                    wants.append(self._windows(symbol, self.first_ms[symbol], row.first_ms)[0])
+            if not wants:
+                return
+            self._fetch(wants)
 
     def _root(self, series: Series) -> None:
         with self.app.db.write():

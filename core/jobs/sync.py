@@ -48,11 +48,9 @@ def sync_all(app: App, *, now_ms: int) -> int:
             n_stored += store_page(app, page, now_ms=now_ms)
     with app.db.write():  # the minute of all symbols is one commit; asking took no lock
         n_stored += sum(store_page(app, page, now_ms=now_ms) for page in last_pages)
-    for page in last_pages:  # after all are stored: whether others traded decides
-        try:
-            settle_gaps(app, exchange, page.want.series, now_ms=now_ms)
-        except ExchangeError as error:
-            log.warning("holes of %s wait for the next cycle: %s", page.want.series.symbol, error)
+    unread = settle_gaps(app, exchange, [page.want.series for page in last_pages], now_ms=now_ms)
+    for symbol, error in unread.items():
+        log.warning("holes of %s wait for the next cycle: %s", symbol, error)
     if failed and len(failed) == len(app.config.symbols):
         raise next(iter(failed.values()))
     return n_stored
