@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from core.avwap import last_avwaps
 from core.config import Config
 from core.domain import Candles, Floats, Ints, Setup
-from core.indicators import activities, furthest, means, path_lengths, trends
+from core.indicators import activities, furthest, last_atrs, means, path_lengths, trends
 from core.regime import EFFICIENCY_BARS
 from core.setups import SETUPS
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
@@ -80,14 +80,16 @@ def compute(rows: NDArray[Any], data: ScanInput, config: Config) -> Floats:
     that is absent, the series itself, or without the signal bar; or an AVWAP the owner does not
     use.
     """
-    lookback, decided_ms = config.signals.lookback_candles, rows["decided_ms"]
+    lookback, period = config.signals.lookback_candles, config.signals.atr_period
+    decided_ms = rows["decided_ms"]
     own = ending_at(data.bars, rows["i_bar"], lookback)
     higher = [latest(bars, decided_ms, lookback) for bars in data.higher]
     blocks = (
         _geometry(rows, data.bars),
-        _activity(rows, own, period=config.signals.atr_period),
+        _activity(rows, own, period=period),
         _avwap(rows, data.bars, used=config.signals.avwap.use),
-        *(_trend(rows, w, period=config.signals.atr_period) for w in (own, *higher)),
+        _trend(rows, own, np.ascontiguousarray(rows["atr"])),
+        *(_trend(rows, windows, _atrs(windows, period)) for windows in higher),
         _leader_returns(rows, data.leader, lookback),
         _calendar(decided_ms),
     )
@@ -158,21 +160,26 @@ def _avwap(rows: NDArray[Any], bars: Candles, *, used: bool) -> Floats:
     return np.column_stack([side * (rows[name] - line) / atr for name in ("close", "entry")])
 
 
-def _trend(rows: NDArray[Any], windows: Windows, *, period: int) -> Floats:
+def _trend(rows: NDArray[Any], windows: Windows, atr: Floats) -> Floats:
     """Distance from the EMA and its slope in ATR of these bars, and the signed efficiency."""
-    bars = windows.bars
     unsigned: Floats = trends(
-        bars.high,
-        bars.low,
-        bars.close,
+        windows.bars.close,
         windows.first,
         windows.end,
-        period=period,
+        atr,
         ema_bars=_EMA_BARS,
         slope_bars=_SLOPE_BARS,
         travel_bars=EFFICIENCY_BARS,
     )
     return rows["side"][:, None] * unsigned
+
+
+def _atrs(windows: Windows, period: int) -> Floats:
+    bars = windows.bars
+    sizes: Floats = last_atrs(
+        bars.high, bars.low, bars.close, windows.first, windows.end, period=period
+    )
+    return sizes
 
 
 def _leader_returns(rows: NDArray[Any], leader: Candles | None, lookback: int) -> Floats:

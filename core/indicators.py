@@ -153,38 +153,50 @@ def last_atrs(
     """Return `last_atr` of each window."""
     out = np.empty(len(end))
     for k in range(len(end)):
+        if k > 0 and first[k] == first[k - 1] and end[k] == end[k - 1]:
+            out[k] = out[k - 1]
+            continue
         part = slice(first[k], end[k])
         out[k] = last_atr(high[part], low[part], close[part], period)
     return out
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def median_spans(high: Floats, low: Floats, first: Ints, end: Ints) -> Floats:
-    """Return `median_span` of each window."""
-    out = np.empty(len(end))
+def spans_above(
+    high: Floats, low: Floats, first: Ints, end: Ints, least: Floats, *, times: float
+) -> Floats:
+    """Return `median_span` of each window where `times` it is more than `least`, else 0.
+
+    Few windows need the median itself: where more than half of the spans are not above `least`,
+    it is not either.
+    """
+    out = np.zeros(len(end))
     for k in range(len(end)):
-        part = slice(first[k], end[k])
-        out[k] = median_span(high[part], low[part])
+        n_calm = 0
+        for i in range(first[k], end[k]):
+            n_calm += times * (high[i] - low[i]) <= least[k]
+        if n_calm <= (end[k] - first[k]) // 2:
+            part = slice(first[k], end[k])
+            span = median_span(high[part], low[part])
+            out[k] = span if times * span > least[k] else 0.0
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def trends(
-    high: Floats,
-    low: Floats,
     close: Floats,
     first: Ints,
     end: Ints,
+    size: Floats,
     *,
-    period: int,
     ema_bars: int,
     slope_bars: int,
     travel_bars: int,
 ) -> Floats:
     """Return distance from the EMA, its slope over `slope_bars`, and the efficiency; (n, 3).
 
-    The first two in ATR of the window's own bars; NaN where it is shorter than they need or its
-    ATR is not above 0.
+    The first two in units of `size`, the window's ATR; NaN where it is shorter than they need or
+    its ATR is not above 0.
     """
     out = np.full((len(end), 3), np.nan)
     for k in range(len(end)):
@@ -193,13 +205,12 @@ def trends(
             continue
         part, n = slice(first[k], end[k]), end[k] - first[k]
         out[k, 2] = efficiency(close[part], travel_bars)
-        size = last_atr(high[part], low[part], close[part], period)
-        if n < ema_bars or not size > 0:
+        if n < ema_bars or not size[k] > 0:
             continue
         line = ema(close[part], ema_bars)
-        out[k, 0] = (close[end[k] - 1] - line[n - 1]) / size
+        out[k, 0] = (close[end[k] - 1] - line[n - 1]) / size[k]
         if n >= ema_bars + slope_bars:
-            out[k, 1] = (line[n - 1] - line[n - 1 - slope_bars]) / size
+            out[k, 1] = (line[n - 1] - line[n - 1 - slope_bars]) / size[k]
     return out
 
 

@@ -15,7 +15,7 @@ from core.config import Config
 from core.costs import CostRates, stop_cost_r, target_net_pct
 from core.domain import Bools, Floats, Ints, Setup
 from core.fibo import extension, retracement
-from core.indicators import last_atrs, median_spans
+from core.indicators import last_atrs, spans_above
 from core.risk import finest_steps, on_tick, sizing
 from core.setups import SETUPS, SetupEvents
 from core.timeframe import tf_ms
@@ -100,7 +100,7 @@ def _noise_windows(rows: Decisions, data: ScanInput, config: Config) -> list[tup
 def _over(pairs: list[tuple[Any, Windows]], n: int, measure: Any) -> Floats:
     out = np.empty(n)
     for which, windows in pairs:
-        out[which] = measure(windows)
+        out[which] = measure(which, windows)
     return out
 
 
@@ -110,7 +110,7 @@ def _ticks(base: list[tuple[Any, Windows]], data: ScanInput) -> Floats | float:
         return data.market.tick
     n = sum(len(which) for which, _ in base)
     return _over(
-        base, n, lambda w: finest_steps(w.bars.high, w.bars.low, w.bars.close, w.first, w.end)
+        base, n, lambda _, w: finest_steps(w.bars.high, w.bars.low, w.bars.close, w.first, w.end)
     )
 
 
@@ -159,9 +159,15 @@ def _refuse_poor(
     rows: Decisions, base: list[tuple[Any, Windows]], config: Config, rates: CostRates
 ) -> None:
     """Refuse sensible plans not worth having: a stop inside the noise, a target too near."""
-    noise = _over(base, len(rows), lambda w: median_spans(w.bars.high, w.bars.low, w.first, w.end))
     distance = np.abs(rows["entry"] - rows["stop"])
-    is_noise = distance < NOISE_SPANS * noise
+    noise = _over(
+        base,
+        len(rows),
+        lambda which, w: spans_above(
+            w.bars.high, w.bars.low, w.first, w.end, distance[which], times=NOISE_SPANS
+        ),
+    )
+    is_noise = noise > 0
     _refuse(rows, "noise", is_noise, distance / np.where(is_noise, noise, 1.0))
     sound = rows["refusal"] == 0
     net_pct = np.zeros(len(rows))

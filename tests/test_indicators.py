@@ -18,10 +18,10 @@ from core.indicators import (
     mean,
     means,
     median_span,
-    median_spans,
     path_length,
     path_lengths,
     rank_of_last,
+    spans_above,
     trends,
     true_range,
 )
@@ -187,8 +187,10 @@ def test_many_windows_at_once_are_each_alone(seed: int, cuts: list[int]) -> None
     spans = {"ema_bars": 20, "slope_bars": 5, "travel_bars": 48}
     h, low, c = bars.high, bars.low, bars.close
     atrs = last_atrs(h, low, c, firsts, ends, period=14)
-    states = trends(h, low, c, firsts, ends, period=14, **spans)
+    states = trends(c, firsts, ends, atrs, **spans)
     ranks = activities(h, low, c, firsts, ends, period=14, short_bars=10, long_bars=40)
+    least = np.linspace(2.0, 4.0, len(ends)) * np.median(h - low)
+    above = spans_above(h, low, firsts, ends, least, times=3.0)
     lows = furthest(h, low, firsts, ends, np.ones(len(ends), np.int64))
     tops = furthest(h, low, firsts, ends, np.full(len(ends), -1))
     for k, (first, end) in enumerate(zip(firsts.tolist(), ends.tolist(), strict=True)):
@@ -204,7 +206,7 @@ def test_many_windows_at_once_are_each_alone(seed: int, cuts: list[int]) -> None
                 ranks[k],
                 [rank_of_last(atr(ah, al, ac, 14) / ac), mean(ranges[-10:]) / mean(ranges[-40:])],
             ),
-            (median_spans(h, low, firsts, ends)[k], median_span(ah, al)),
+            (above[k], usual if 3.0 * (usual := median_span(ah, al)) > least[k] else 0.0),
             (means(c, firsts, ends)[k], mean(ac)),
             (path_lengths(c, firsts, ends)[k], path_length(ac)),
             ((lows[k], tops[k]), (al.min(), ah.max())),

@@ -7,12 +7,10 @@ in one transaction: a run that was interrupted is finished by repeating it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Any
-
-from joblib import Parallel, delayed
 
 from core.app import App, wall_ms
 from core.candle_law import ALL_TIME_MS
@@ -161,11 +159,8 @@ def _scanned(
         [list(group) for _, group in groupby(chunk, key=lambda task: task.series.symbol)]
         for chunk in chunks
     ]
-    found = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(scan_symbol)(app.db.path, app.config, group, until_ms=until[group[0].series.symbol])
-        for chunk in groups
-        for group in chunk
-    )
+    every = (group for chunk in groups for group in chunk)
+    found = _shared(app, every, until, n_jobs=n_jobs)
     n_done, n_all = 0, sum(len(chunk) for chunk in chunks)
     for chunk in groups:
         scans: list[SeriesScan] = []
@@ -175,6 +170,23 @@ def _scanned(
                 progress(f"scan {group[-1].task.series.symbol}", n_done + len(scans), n_all)
         n_done += len(scans)
         yield scans
+
+
+def _shared(
+    app: App, groups: Iterable[list[Task]], until: Mapping[str, int], *, n_jobs: int
+) -> Iterator[list[SeriesScan]]:
+    """Yield what `scan_symbol` says of each group, in order."""
+
+    def call(group: list[Task], scan: Any = scan_symbol) -> Any:
+        return scan(app.db.path, app.config, group, until_ms=until[group[0].series.symbol])
+
+    if n_jobs == 1:
+        return map(call, groups)
+    from joblib import Parallel, delayed
+
+    calls = (call(group, delayed(scan_symbol)) for group in groups)
+    found: Iterator[list[SeriesScan]] = Parallel(n_jobs=n_jobs, return_as="generator")(calls)
+    return found
 
 
 @dataclass(slots=True, kw_only=True)
