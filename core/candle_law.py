@@ -47,6 +47,29 @@ def lawful(
     return bars, {reason: n for reason, n in dropped.items() if n}
 
 
+def joined(first: Candles, second: Candles) -> Candles:
+    """Return the bars of two series of one timeframe as one; where both have one, the second's.
+
+    Bars of either that are in time order stay so; nothing is checked again.
+    """
+    if not len(first) or not len(second):
+        return second if len(second) else first
+    rows = np.concatenate([np.column_stack(bars.columns()) for bars in (first, second)])
+    order = np.argsort(rows[:, 0], kind="stable")
+    rows = rows[order]
+    last = np.append(np.diff(rows[:, 0]) > 0, True)
+    return Candles.of_matrix(first.timeframe, rows[last])
+
+
+def holes_in(bars: Candles, *, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+    """Return the runs [start, end) of grid points in [start_ms, end_ms) where no bar opens."""
+    step = tf_ms(bars.timeframe)
+    inside = bars.ts_ms[(bars.ts_ms >= start_ms) & (bars.ts_ms < end_ms)]
+    edges = np.concatenate(([start_ms - step], inside, [end_ms])).astype(np.int64)
+    wide = np.flatnonzero(np.diff(edges) > step)
+    return [(int(edges[i]) + step, int(edges[i + 1])) for i in wide]
+
+
 def finest_step(prices: Floats) -> float:
     """Return the finest price step that explains every price: 1, 2 or 5 times a power of ten.
 

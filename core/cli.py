@@ -21,6 +21,7 @@ from core.timeframe import tf_ms
 if TYPE_CHECKING:
     from core.app import App
     from core.config import Config
+    from core.domain import Progress
     from core.store.db import Database
 
 log = logging.getLogger("trader")
@@ -242,37 +243,86 @@ def when(ts_ms: int | None) -> str:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a reporter: a bar on a terminal, a line every few seconds elsewhere; on stderr."""
+def progress(*, side_by_side: bool = False) -> Iterator[Progress]:
+    """Yield a reporter: bars on a terminal, a line every few seconds elsewhere; on stderr.
+
+    `side_by_side` is for works that go on at once: a bar each, and one line of all of them.
+    """
     if sys.stderr.isatty():
-        yield from _bar()
+        yield from _bars(side_by_side=side_by_side)
         return
     begun = last = time.monotonic()
+    works: dict[str, tuple[int, int]] = {}
 
     def line(what: str, done: int, total: int) -> None:
         nonlocal last
+        if not side_by_side:
+            works.clear()
+        works[what] = (done, total)
         now = time.monotonic()
-        if now - last < 3.0 and not (done and done == total):
+        n_done, n_all = (sum(column) for column in zip(*works.values(), strict=True))
+        if now - last < 3.0 and not (n_done and n_done == n_all):
             return
         last = now
-        share = f"{done:,}/{total:,}" if total else f"{done:,}"
-        left = (now - begun) / done * (total - done) if done and total > done else 0.0
-        sys.stderr.write(f"{what}: {share}, {left:.0f} s left\n" if left else f"{what}: {share}\n")
+        sys.stderr.write(_said(works, n_done, n_all, took_s=now - begun) + "\n")
         sys.stderr.flush()
 
     yield line
 
 
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    from rich.console import Console
-    from rich.progress import Progress, TimeRemainingColumn
+def _said(works: dict[str, tuple[int, int]], n_done: int, n_all: int, *, took_s: float) -> str:
+    """Say in one line how far some works are."""
+    rate = n_done / max(took_s, 1e-9)
+    left = f", {span((n_all - n_done) / rate)} left" if n_done and n_all > n_done else ""
+    if len(works) == 1:
+        share = f"{n_done:,}/{n_all:,}" if n_all else f"{n_done:,}"
+        return f"{next(iter(works))}: {share}{left}"
+    each = ", ".join(f"{name} {100 * a // max(b, 1)} %" for name, (a, b) in works.items())
+    return f"{n_done:,}/{n_all:,}, {rate:,.0f} a second{left}: {each}"
 
-    columns = (*Progress.get_default_columns()[:3], TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("", total=None)
-        yield lambda what, done, total: bars.update(
-            task, description=what, completed=done, total=total or None
-        )
+
+def _bars(*, side_by_side: bool) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    columns += [TaskProgressColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")]
+    with Bars(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            name = what if side_by_side else ""
+            if name not in tasks:
+                tasks[name] = bars.add_task(what, total=None, rate="")
+            speed = next(task.speed for task in bars.tasks if task.id == tasks[name])
+            rate = f"{speed:,.0f}/s" if speed else ""
+            bars.update(
+                tasks[name], description=what, completed=done, total=total or None, rate=rate
+            )
+
+        yield update
+
+
+def span(seconds: float) -> str:
+    """Return a length of time as people say it.
+
+    >>> span(42), span(750), span(6900)
+    ('42 s', '13 min', '1 h 55 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def on_stop(stop: Callable[[], None]) -> None:

@@ -17,12 +17,14 @@ from core.avwap import last_avwaps
 from core.config import Config
 from core.domain import Candles, Floats, Ints, Setup
 from core.indicators import activities, furthest, last_atrs, means, path_lengths, trends
+from core.market_context import NAMES as _CONTEXT
+from core.market_context import MarketContext, context_values
 from core.regime import EFFICIENCY_BARS
 from core.setups import SETUPS
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from core.windows import ScanInput, Windows, ending_at, latest
 
-VERSION = 1  # raise when a name, an order or a meaning changes
+VERSION = 2  # raise when a name, an order or a meaning changes
 
 _EMA_BARS = 50
 _SLOPE_BARS = 12
@@ -66,6 +68,7 @@ NAMES: tuple[str, ...] = (
     *(f"higher2_{name}" for name in _TREND),
     *_LEADER,
     *_CALENDAR,
+    *_CONTEXT,
 )
 
 
@@ -77,8 +80,8 @@ def compute(rows: NDArray[Any], data: ScanInput, config: Config) -> Floats:
     that are closed by its decision.
 
     NaN only where no earlier history exists: a timeframe with fewer bars than a span, a leader
-    that is absent, the series itself, or without the signal bar; or an AVWAP the owner does not
-    use.
+    that is absent, the series itself, or without the signal bar; an AVWAP the owner does not use;
+    and what the context does not hold.
     """
     lookback, period = config.signals.lookback_candles, config.signals.atr_period
     decided_ms = rows["decided_ms"]
@@ -92,6 +95,7 @@ def compute(rows: NDArray[Any], data: ScanInput, config: Config) -> Floats:
         *(_trend(rows, windows, _atrs(windows, period)) for windows in higher),
         _leader_returns(rows, data.leader, lookback),
         _calendar(decided_ms),
+        _context(rows, data.context),
     )
     return np.ascontiguousarray(np.hstack(blocks))
 
@@ -212,3 +216,11 @@ def _place_in_the_week(minute: int) -> tuple[float, float, float, float]:
         math.sin(2 * math.pi * weekday),
         math.cos(2 * math.pi * weekday),
     )
+
+
+def _context(rows: NDArray[Any], context: MarketContext) -> Floats:
+    if not any(len(ts_ms) for ts_ms in (context.funding_ms, context.interest_ms, context.basis_ms)):
+        return np.full((len(rows), len(_CONTEXT)), math.nan)
+    pairs = zip(rows["side"].tolist(), rows["decided_ms"].tolist(), strict=True)
+    found = [context_values(context, side=side, decided_ms=instant) for side, instant in pairs]
+    return np.array(found, np.float64).reshape(-1, len(_CONTEXT))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from core.domain import Candles, Ints, Market, Series
+from core.market_context import NOTHING_STORED, MarketContext
 from core.timeframe import tf_ms
 
 NOISE_BARS = 240  # base bars whose median span is the noise of a series
@@ -20,7 +21,7 @@ class ScanInput:
     `bars` are the signal timeframe's, `higher` the two context timeframes' (see
     `timeframe.higher_timeframes`), `base` the finest ones stored (noise and tick), `leader` the
     leader's on the signal timeframe, None when it is this series or absent. `missing_ms` holds the
-    sorted opens of base bars that are missing or unknown.
+    sorted opens of base bars that are missing or unknown. `context` may reach past them as well.
     """
 
     series: Series
@@ -30,6 +31,7 @@ class ScanInput:
     leader: Candles | None
     market: Market
     missing_ms: Ints
+    context: MarketContext = NOTHING_STORED
 
 
 class Windows(NamedTuple):

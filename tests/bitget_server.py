@@ -1,45 +1,51 @@
 """A loopback server that speaks enough of Bitget's REST format for the real ccxt client.
 
-It keeps the documented limits: `candles` holds the last month only and gives at most 1000 rows,
-`history-candles` at most 200; where a window holds more rows than the limit, its *end* is given.
-The forming candle is in every page that reaches now.
+Many requests at once are safe. In a process of its own:
+python -m tests.bitget_server --symbols 3 --days 40 --seed 1 --delay-ms 200
+prints its address; GET /_requests there says what was asked and when it arrived.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import parse_qs, urlsplit
 
-import numpy as np
+from core.domain import Candles
+from core.timeframe import DAY_MS, MINUTE_MS, floor_ms
+from tests.bitget_pages import Book, Refused
+from tests.worlds import random_candles
 
-from core.domain import Candles, FundingRate
-from core.timeframe import DAY_MS, tf_ms
-
-GRANULARITIES = {
-    "spot": {"1min": "1m", "5min": "5m", "15min": "15m", "1h": "1h", "4h": "4h", "1Dutc": "1d"},
-    "mix": {"1m": "1m", "5m": "5m", "15m": "15m", "1H": "1h", "4H": "4h", "1Dutc": "1d"},
-}
-RECENT_MAX, HISTORY_MAX = 1000, 200
+_JSON = "application/json"
+_DRIP_S = 0.005  # between two bytes of a trickle
+_COINS = ("BTC", "ETH", "SOL")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One disturbed answer: an HTTP status and body, or a reset connection."""
+    """One disturbed answer: an HTTP status and body, or a good answer delivered badly.
+
+    `reset` closes the connection without a word, `cut` in the middle of the body; `hold` is silent
+    for `for_s` seconds and then closes; `trickle` sends a byte at a time for as long, and then the
+    rest at once.
+    """
 
     status: int = 200
     body: str = ""
-    content_type: str = "application/json"
-    reset: bool = False
+    content_type: str = _JSON
+    manner: Literal["whole", "reset", "cut", "hold", "trickle"] = "whole"
+    for_s: float = 0.0
 
 
 TOO_MANY = Fault(429, '{"code":"429","msg":"Too many requests","requestTime":0,"data":null}')
@@ -49,34 +55,45 @@ HTML = Fault(200, "<html><h1>Just a moment...</h1></html>", "text/html")
 EMPTY = Fault(200, "")
 CUT = Fault(200, '{"code":"00000","msg":"success","requestTime":1,"data":[["17172')
 NULL = Fault(200, '{"code":"00000","msg":"success","requestTime":1,"data":null}')
-RESET = Fault(reset=True)
+RESET = Fault(manner="reset")
 
 
-class Refused(Exception):  # noqa: N818
-    """An answer with an error code."""
+class Request(NamedTuple):
+    """What was asked, and the monotonic time at which it arrived."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.body = {"code": code, "msg": message, "requestTime": 0, "data": None}
+    path: str
+    query: dict[str, str]
+    at_s: float
+
+
+class Disturber(Protocol):
+    """What may spoil answers; asked once for each request, by many threads."""
+
+    def strike(self, path: str, query: Mapping[str, str]) -> Fault | None:
+        """Return the fault that takes the place of a good answer, if any."""
+        ...
+
+    def spoil(self, path: str, query: Mapping[str, str], rows: list[Any]) -> list[Any]:
+        """Return the rows of a candle page as they are sent."""
+        ...
 
 
 @dataclass
-class BitgetServer:
-    """What the server knows, and what it has been asked.
+class BitgetServer(Book):
+    """A book with a door: what it has been asked, and how its answers are disturbed.
 
-    `truth` maps unified symbols to candles. `end_counts` says whether a candle that opens exactly
-    at endTime is part of a window. `faults` are spent one per request, on paths holding `where`.
+    `faults` are spent one per request, on paths holding `where`; then `vices` have their say.
+    Every answer comes `delay_s` late.
     """
 
-    truth: Mapping[str, Candles]
-    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    end_counts: bool = False
-    funding: Mapping[str, list[FundingRate]] = field(default_factory=dict)
-    recent_days: int = 30
     faults: deque[Fault] = field(default_factory=deque)
     where: str = ""
-    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    vices: Disturber | None = None
+    delay_s: float = 0.0
+    requests: list[Request] = field(default_factory=list)
     url: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def ccxt(self) -> dict[str, Any]:
         """Return the value of `exchange.ccxt` that points ccxt here."""
@@ -84,109 +101,37 @@ class BitgetServer:
 
     def disturb(self, *faults: Fault, where: str = "") -> None:
         """Give these answers to the next requests whose path holds `where`."""
-        self.where = where
-        self.faults.extend(faults)
+        with self.lock:
+            self.where = where
+            self.faults.extend(faults)
 
     def asked(self, part: str) -> list[dict[str, str]]:
         """Return the parameters of the requests whose path holds `part`."""
-        return [query for path, query in self.requests if part in path]
+        with self.lock:
+            return [query for path, query, _ in self.requests if part in path]
 
-    def answer(self, path: str, query: dict[str, str]) -> Any:
-        """Return the `data` of one request. Raises Refused."""
-        venue = "spot" if "/spot/" in path else "mix"
-        answers: dict[str, Callable[[], Any]] = {
-            "public/time": lambda: {"serverTime": str(self.now_ms())},
-            "spot/public/symbols": lambda: [_spot_record(s) for s in self.truth if ":" not in s],
-            "spot/public/coins": list,
-            "margin/currencies": list,
-            "mix/market/contracts": lambda: [
-                _swap_record(s) for s in self.truth if ":" in s and _is_usdt(query)
-            ],
-            "mix/market/history-fund-rate": lambda: self._funding(query),
-            f"{venue}/market/candles": lambda: self._candles(venue, query, recent=True),
-            f"{venue}/market/history-candles": lambda: self._candles(venue, query, recent=False),
-        }
-        answer = answers.get(path.removeprefix("/api/v2/"))
-        if answer is None:
-            raise Refused("40404", f"Request URL NOT FOUND: {path}")
-        return answer()
+    def received(self, request: Request) -> Fault | None:
+        """Note a request; return the fault that is due to it."""
+        with self.lock:
+            self.requests.append(request)
+            if self.faults and self.where in request.path:
+                return self.faults.popleft()
+        return self.vices.strike(request.path, request.query) if self.vices else None
 
-    def _candles(self, venue: str, query: dict[str, str], *, recent: bool) -> list[list[str]]:
-        timeframe = GRANULARITIES[venue].get(query["granularity"])
-        if timeframe is None:
-            raise Refused("400172", "Parameter verification failed: granularity")
-        bars = self.truth[self._symbol(venue, query)]
-        if bars.timeframe != timeframe:
-            raise Refused("400172", f"this server holds {bars.timeframe} only")
-        now_ms, step_ms = self.now_ms(), tf_ms(timeframe)
-        start_ms, end_ms = int(query.get("startTime", 0)), int(query.get("endTime", now_ms))
-        if start_ms > end_ms:
-            raise Refused("40020", "startTime must not be after endTime")
-        if venue == "spot" and not recent:
-            start_ms = 0  # history-candles of spot knows only endTime
-        if recent:
-            start_ms = max(start_ms, now_ms - self.recent_days * DAY_MS)
-        end_ms = min(end_ms + (1 if self.end_counts else 0), now_ms + 1)
-        limit = min(int(query.get("limit", 100)), RECENT_MAX if recent else HISTORY_MAX)
-        first, last = np.searchsorted(bars.ts_ms, (start_ms, end_ms))
-        window = bars[max(int(first), int(last) - limit) : int(last)]
-        return [_row(window, i, now_ms - step_ms) for i in range(len(window))]
+    def reply(self, path: str, query: Mapping[str, str]) -> tuple[int, str]:
+        """Return status and body of an answer from the book, its rows spoilt by the vices."""
+        try:
+            data = self.answer(path, query)
+        except Refused as refused:
+            return 400, json.dumps(refused.body)
+        if self.vices and path.endswith("candles"):
+            data = self.vices.spoil(path, query, data)
+        return 200, json.dumps({"code": "00000", "msg": "success", "requestTime": 0, "data": data})
 
-    def _funding(self, query: dict[str, str]) -> list[dict[str, str]]:
-        symbol = self._symbol("mix", query)
-        rates = [r for r in self.funding.get(symbol, []) if r.ts_ms <= self.now_ms()][::-1]
-        size, page = int(query.get("pageSize", 20)), int(query.get("pageNo", 1))
-        return [
-            {"symbol": query["symbol"], "fundingRate": repr(rate), "fundingTime": str(ts_ms)}
-            for ts_ms, rate in rates[(page - 1) * size : page * size]
-        ]
-
-    def _symbol(self, venue: str, query: dict[str, str]) -> str:
-        names = {
-            _market_id(symbol): symbol
-            for symbol in self.truth
-            if (":" in symbol) == (venue == "mix")
-        }
-        if query["symbol"] not in names:
-            raise Refused("40034", f"Parameter {query['symbol']} does not exist")
-        return names[query["symbol"]]
-
-
-def _is_usdt(query: dict[str, str]) -> bool:
-    return query.get("productType") == "USDT-FUTURES"
-
-
-def _market_id(symbol: str) -> str:
-    return symbol.split(":", maxsplit=1)[0].replace("/", "")
-
-
-def _row(bars: Candles, i: int, closed_until_ms: int) -> list[str]:
-    """Return a candle as Bitget writes it; one that is still forming with half of its story."""
-    ts_ms, *values = (column[i].item() for column in bars.columns())
-    if ts_ms > closed_until_ms:
-        values = [values[0]] * 4 + [values[4] / 2]
-    return [str(ts_ms), *map(repr, values), repr(values[3] * values[4])]
-
-
-def _spot_record(symbol: str) -> dict[str, str]:
-    base, quote = symbol.split("/")
-    return {
-        "symbol": _market_id(symbol), "baseCoin": base, "quoteCoin": quote,
-        "minTradeAmount": "0.0001", "maxTradeAmount": "10000000000", "takerFeeRate": "0.002",
-        "makerFeeRate": "0.001", "pricePrecision": "2", "quantityPrecision": "6",
-        "quotePrecision": "8", "status": "online", "minTradeUSDT": "1",
-    }  # fmt: skip
-
-
-def _swap_record(symbol: str) -> dict[str, Any]:
-    base, quote = symbol.split(":", maxsplit=1)[0].split("/")
-    return {
-        "symbol": _market_id(symbol), "baseCoin": base, "quoteCoin": quote,
-        "makerFeeRate": "0.0002", "takerFeeRate": "0.0006", "supportMarginCoins": [quote],
-        "minTradeNum": "0.01", "priceEndStep": "5", "volumePlace": "2", "pricePlace": "1",
-        "sizeMultiplier": "0.01", "symbolType": "perpetual", "minTradeUSDT": "5",
-        "symbolStatus": "normal", "fundInterval": "8", "minLever": "1", "maxLever": "125",
-    }  # fmt: skip
+    def log(self, start: int) -> str:
+        """Return the requests from the n-th on as JSON."""
+        with self.lock:
+            return json.dumps([request._asdict() for request in self.requests[start:]])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -198,52 +143,113 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer from the truth, unless a fault is due."""
-        url = urlsplit(self.path)
+        arrived_s, url = time.monotonic(), urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-        self.bitget.requests.append((url.path, query))
-        if self.bitget.faults and self.bitget.where in url.path:
-            self._disturbed(self.bitget.faults.popleft())
+        if url.path == "/_requests":
+            self._send(200, self.bitget.log(int(query.get("from", 0))))
             return
-        try:
-            data = self.bitget.answer(url.path, query)
-        except Refused as refused:
-            self._send(400, json.dumps(refused.body))
-            return
-        body = {"code": "00000", "msg": "success", "requestTime": 0, "data": data}
-        self._send(200, json.dumps(body))
+        fault = self.bitget.received(Request(url.path, query, arrived_s))
+        self.bitget.closing.wait(self.bitget.delay_s)
+        with suppress(ConnectionError):  # a client need not wait for the end
+            if fault is None or fault.manner in ("cut", "trickle"):
+                status, body = self.bitget.reply(url.path, query)
+                self._send(status, body, fault=fault or Fault())
+            elif fault.manner == "whole":
+                self._send(fault.status, fault.body, fault=fault)
+            else:
+                self.bitget.closing.wait(fault.for_s)
+                self._reset()
 
-    def _disturbed(self, fault: Fault) -> None:
-        if fault.reset:
-            linger_none = struct.pack("ii", 1, 0)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_none)
-            self.close_connection = True
-            self.connection.close()
-            return
-        self._send(fault.status, fault.body, content_type=fault.content_type)
-
-    def _send(self, status: int, body: str, *, content_type: str = "application/json") -> None:
+    def _send(self, status: int, body: str, *, fault: Fault | None = None) -> None:
+        fault = fault or Fault()
         payload = body.encode()
         self.send_response(status)
-        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Type", fault.content_type)
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
-        self.wfile.write(payload)
+        if fault.manner == "cut":
+            self.wfile.write(payload[: len(payload) // 2])
+            self._reset()
+            return
+        n_sent = self._trickle(payload, fault.for_s) if fault.manner == "trickle" else 0
+        self.wfile.write(payload[n_sent:])
+
+    def _trickle(self, payload: bytes, for_s: float) -> int:
+        """Send single bytes for a while; returns how many."""
+        until_s = time.monotonic() + for_s
+        for i in range(len(payload)):
+            if time.monotonic() > until_s or self.bitget.closing.wait(_DRIP_S):
+                return i
+            self.wfile.write(payload[i : i + 1])
+        return len(payload)
+
+    def _reset(self) -> None:
+        linger_none = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_none)
+        self.close_connection = True
+        self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Stay silent."""
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that left."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
-def serving(bitget: BitgetServer) -> Iterator[BitgetServer]:
-    """Serve on a free loopback port; `bitget.url` says where."""
+def serving(bitget: BitgetServer, *, port: int = 0) -> Iterator[BitgetServer]:
+    """Serve on a loopback port, a free one if it is 0; `bitget.url` says where."""
     handler = type("Handler", (_Handler,), {"bitget": bitget})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", port), handler) as server:
         bitget.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
             yield bitget
         finally:
+            bitget.closing.set()
             server.shutdown()
             thread.join()
+
+
+def walks(n_symbols: int, *, days: int, seed: int, now_ms: int) -> dict[str, Candles]:
+    """Return perpetuals with 1m candles from `days` before an instant to a day after it."""
+    names = [*_COINS, *(f"C{i:03d}" for i in range(len(_COINS), n_symbols))][:n_symbols]
+    start_ms = floor_ms(now_ms, MINUTE_MS) - days * DAY_MS
+    return {
+        f"{name}/USDT:USDT": random_candles(
+            (days + 1) * 1440, seed + i, start_ms=start_ms, start_price=50_000.0, steps=4
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve random walks that go on by the wall clock until the process is ended."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    for name, default in (("port", 0), ("symbols", 3), ("days", 40), ("seed", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--delay-ms", type=float, default=0.0, help="how late every answer comes")
+    parser.add_argument("--clock-offset-ms", type=int, default=0, help="added to the wall clock")
+    args = parser.parse_args(argv)
+
+    def now_ms() -> int:
+        return time.time_ns() // 1_000_000 + int(args.clock_offset_ms)
+
+    truth = walks(args.symbols, days=args.days, seed=args.seed, now_ms=now_ms())
+    bitget = BitgetServer(truth, now_ms=now_ms, delay_s=args.delay_ms / 1000)
+    with serving(bitget, port=args.port), suppress(KeyboardInterrupt):
+        print(bitget.url, flush=True)  # noqa: T201
+        threading.Event().wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -45,6 +45,24 @@ class HandClock:
         return max(0.0, (due_ms - self.at_ms) / 1000)
 
 
+def aggregated(bars: Candles, timeframe: str) -> Candles:
+    """Longer bars as an exchange shows them: of whatever minutes there are, partial ones too."""
+    if not len(bars):
+        return Candles.empty(timeframe)
+    opens = bars.ts_ms - bars.ts_ms % tf_ms(timeframe)
+    ts_ms, first = np.unique(opens, return_index=True)
+    last = np.append(first[1:], len(bars)) - 1
+    return Candles(
+        timeframe,
+        ts_ms,
+        bars.open[first],
+        np.maximum.reduceat(bars.high, first),
+        np.minimum.reduceat(bars.low, first),
+        bars.close[last],
+        np.add.reduceat(bars.volume, first),
+    )
+
+
 class FakeExchange:
     """Candles by symbol, served up to the clock; the newest one still forming.
 
@@ -53,6 +71,7 @@ class FakeExchange:
     """
 
     id = "bitget"
+    n_lanes = 1
 
     def __init__(self, truth: dict[str, Candles], clock: HandClock, *, page: int = 199) -> None:
         self.truth = truth
@@ -61,12 +80,13 @@ class FakeExchange:
         self.n_asked = 0
         self.hidden: set[tuple[str, int]] = set()
         self.failing: set[str] = set()
+        self.timeframes = {"1m", "5m", "15m", "1h", "4h", "1d"}
         self.before: Callable[[str, int, int], None] = lambda *_: None
 
     def server_time_ms(self) -> int:
         return self.clock.at_ms
 
-    def markets(self, symbols: tuple[str, ...]) -> dict[str, Market]:
+    def markets(self, symbols: tuple[str, ...], **_: object) -> dict[str, Market]:
         return {s: Market(symbol=s, kind="swap", tick=0.5) for s in symbols if s in self.truth}
 
     def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
@@ -75,6 +95,8 @@ class FakeExchange:
         if symbol in self.failing:
             raise ExchangeUnavailable(f"{symbol} is down;", remedy="wait")
         bars, now_ms = self.truth[symbol], self.clock.at_ms
+        if timeframe != bars.timeframe:
+            return part(aggregated(part(bars, 0, now_ms), timeframe), start_ms, end_ms)
         assert (end_ms - start_ms) // tf_ms(timeframe) >= 1
         shown = (bars.ts_ms >= start_ms) & (bars.ts_ms < min(end_ms, now_ms))
         for name, ts in self.hidden:
@@ -87,11 +109,17 @@ class FakeExchange:
         served.volume[forming] /= 2
         return served
 
+    def serves(self, timeframe: str) -> bool:
+        return timeframe in self.timeframes
+
     def page_bars(self, *_: object, **__: object) -> int:
         return self.page
 
     def funding(self, *_: object, **__: object) -> list[FundingRate]:
         return []
+
+    def open_interest(self, *_: object) -> float | None:
+        return None
 
     def close(self) -> None:
         """Hold nothing."""

@@ -435,7 +435,26 @@ def features(
     weekday = (decided_ms // 86_400_000 + 3) % 7 / 7
     for turn in (hour, weekday):
         values += [math.sin(2 * math.pi * turn), math.cos(2 * math.pi * turn)]
-    return values
+    return values + context_of(data.context, side, decided_ms)
+
+
+def context_of(context: Any, side: int, decided_ms: int) -> Line:
+    """Funding known ten minutes after it settled, basis of the bar, and a day's open interest."""
+    hour, known_ms = 3_600_000, decided_ms - 600_000
+    funding = list(zip(context.funding_ms.tolist(), context.funding_frac.tolist(), strict=True))
+    paid = [(ms, frac) for ms, frac in funding if known_ms - 72 * hour < ms <= known_ms]
+    is_fresh = bool(paid) and paid[-1][0] > known_ms - 8 * hour
+    last = 100 * side * paid[-1][1] if is_fresh else NAN
+    enough = is_fresh and len(paid) >= 9
+    days = 100 * side * math.fsum(frac for _, frac in paid) if enough else NAN
+    basis = dict(zip(context.basis_ms.tolist(), context.basis_pct.tolist(), strict=True))
+    reads = list(zip(context.interest_ms.tolist(), context.interest_qty.tolist(), strict=True))
+    now, before = (
+        next((qty for ms, qty in reversed(reads) if at_ms - hour < ms <= at_ms), NAN)
+        for at_ms in (decided_ms, decided_ms - 24 * hour)
+    )
+    change = now / before - 1 if before > 0 else NAN
+    return [last, days, side * basis.get(decided_ms, NAN), change]
 
 
 def leader_returns(data: Any, found: dict[str, Any], lookback: int) -> Line:

@@ -19,10 +19,10 @@ from core.candle_files import CandleFile, find, name_of, parse_name, read, read_
 from core.candle_law import finest_step, lawful
 from core.domain import Candles
 from core.errors import DataError
+from tests.history_world import RECORDED
 
 MINUTE_MS = 60_000
 T0_MS = 1_704_067_200_000  # 2024-01-01
-DATA = Path(__file__).parents[2] / "shared" / "data" / "ohlcv"
 
 prices = st.floats(0.01, 1000, allow_nan=False)
 anything = st.one_of(
@@ -343,10 +343,10 @@ def test_find_refuses_a_path_without_candles(tmp_path: Path, name: str) -> None:
         find([tmp_path / name])
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="no recorded candles beside the project")
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="no recorded candles beside the project")
 def test_recorded_candles_are_lawful_to_the_last_row() -> None:
     """A year of real 5m bars: each row is a bar, and none is lost."""
-    [file] = find([DATA / "SOL_USDT-5m-2020.parquet"])
+    [file] = find([RECORDED / "SOL_USDT-5m-2020.parquet"])
     dropped: Counter[str] = Counter()
     chunks = list(read(file, dropped=dropped))
     assert sum(map(len, chunks)) == 41_042

@@ -64,10 +64,13 @@ def test_an_import_says_what_it_took(stage: Stage, capsys: pytest.CaptureFixture
         "refused": {},
         "first_ms": MONDAY_MS,
         "last_ms": MONDAY_MS + (N_MINUTES - 1) * 60_000,
+        "origin": "",
+        "note": "",
     }
     assert stage.imported == [wanted]
     command = ("download_data.py", "--import", str(stage.parquet))
-    assert again(capsys, *command, config=stage.config) == [wanted | {"new": 0}]
+    repeated = wanted | {"new": 0, "note": "already imported"}
+    assert again(capsys, *command, config=stage.config) == [repeated]
 
 
 def test_an_import_of_nothing_is_an_error(stage: Stage, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from core.resample import resample
 from core.signals import ScanInput, scan
 from core.timeframe import higher_timeframes
 from tests.scan_oracle import oracle_scan
-from tests.worlds import MONDAY_MS, picked, random_candles, scan_input
+from tests.worlds import MONDAY_MS, market_context, picked, random_candles, scan_input
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "ohlcv"
 ALWAYS_MS = 2**62
@@ -76,7 +76,9 @@ def test_exact_prices(seed: int) -> None:
     """On a tick that is a power of two, with a leader and holes."""
     missing = MONDAY_MS + 60_000 * np.array([9_000, 9_001, 21_123], dtype=np.int64)
     leader = random_candles(30_000, seed=seed + 50)
-    data = scan_input(random_candles(36_000, seed=seed), leader_base=leader, missing_ms=missing)
+    base = random_candles(36_000, seed=seed)
+    beside = market_context(base, seed)
+    data = scan_input(base, leader_base=leader, missing_ms=missing, context=beside)
     signals = {"lookback_candles": 80, "min_tp_net_pct": 0.5, "fibo": SMALL}
     seen = assert_equal_to_the_oracle(data, config_from({"signals": signals}), n_taken=150)
     assert seen >= {"hole", "entry_passed", "tp_net"}

@@ -178,10 +178,10 @@ def test_an_imported_bar_wins_over_a_derived_one(db: Database) -> None:
     five = BASE._replace(timeframe="5m")
     mine = resample(TRUTH[:30], "5m")
     mine.close[2:4] += 0.25
-    inside = {"first_ms": int(mine.ts_ms[2]), "last_ms": int(mine.ts_ms[3])}
+    first, last = int(mine.ts_ms[2]), int(mine.ts_ms[3])
     store.upsert_candles(db, BASE, TRUTH[:30])
     store.resample_series(db, BASE, "5m", until_ms=MONDAY_MS + 30 * MINUTE_MS)
-    store.record_source(db, five, kind="import", name="f", n_rows=2, **inside)
+    store.record_source(db, five, kind="import", name="f", first_ms=first, last_ms=last, n_rows=2)
     store.upsert_candles(db, five, mine[2:4])
     changed = picked(TRUTH, slice(10, 20))
     changed.volume[:] += 1.0

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import features, windows
+from core import features, market_context, windows
 from core.app import App
 from core.config import Config
-from core.domain import Candles, Ints, Series
+from core.domain import Candles, FundingRate, Ints, Series
 from core.errors import StoreError
 from core.jobs import maintain
 from core.store import Database, open_database, open_reader
 from core.store import gaps as gap_store
+from core.store import markets as market_store
+from core.store.candles import upsert_candles
 from core.store.signals import update_signal
-from core.timeframe import DAY_MS, MINUTE_MS
+from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.engine_world import opened, stored, table, write_config
 from tests.replay_world import ReplayWorld, market, prepared, replayed, without_minutes
 
@@ -216,6 +218,34 @@ def test_verify_catches_a_leak(app: App, monkeypatch: pytest.MonkeyPatch, peek: 
     assert not found["ok"]
     assert found["same"] < found["checked"] == 40
     assert len(found["failed"]) == found["checked"] - found["same"]
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_verify_covers_what_is_stored_beside_the_candles(
+    app: App, monkeypatch: pytest.MonkeyPatch, *, leaks: bool
+) -> None:
+    """Funding, open interest and basis of later than the decision change nothing, or it is said."""
+    rng = np.random.default_rng(1)
+    for symbol in SYMBOLS:
+        ts_ms = stored(app, symbol).ts_ms
+        days = range(int(ts_ms[0]) - 4 * DAY_MS, int(ts_ms[-1]) + DAY_MS, 8 * HOUR_MS)
+        rates = [FundingRate(t, float(rng.normal(0, 1e-4))) for t in days]
+        market_store.upsert_funding(app.db, "replay", symbol, rates)
+        for at_ms in range(int(ts_ms[0]), int(ts_ms[-1]), 15 * MINUTE_MS):
+            qty = float(rng.uniform(90, 110))
+            market_store.insert_interest(app.db, "replay", symbol, at_ms + 6000, qty)
+    spot = Series("replay", SYMBOLS[0].partition(":")[0], "15m")
+    upsert_candles(app.db, spot, stored(app, SYMBOLS[1], "15m"))
+    honest = market_context.context_values
+    if leaks:
+
+        def early(context: Any, *, side: int, decided_ms: int) -> tuple[float, ...]:
+            return honest(context, side=side, decided_ms=decided_ms + 30 * MINUTE_MS)
+
+        monkeypatch.setattr(features, "context_values", early)
+    found = maintain.verify(app, n_points=40, seed=1)
+    assert found["candidates_compared"] >= 10
+    assert found["ok"] is not leaks
 
 
 def test_invariants_name_what_is_broken(app: App) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.candle_law import holes_in
 from core.domain import Candles, Series
 from core.store import candles as store
 from core.store import gaps as gap_store
@@ -44,5 +45,5 @@ def test_stored_holes_are_the_holes_of_the_bars(
         store.upsert_candles(db, series, bars)
         store.upsert_candles(db, Series("x", "ZZZ/USDT", timeframe), bars_at(timeframe, [4, 5]))
         found = gap_store.stored_holes(db, series, start_ms=start, end_ms=end)
-    wanted = gap_store.holes_in(bars, start_ms=start, end_ms=end) if end > start else []
+    wanted = holes_in(bars, start_ms=start, end_ms=end) if end > start else []
     assert found == wanted

@@ -193,6 +193,25 @@ def test_a_long_outage_of_one_symbol_is_one_missing_gap(tmp_path: Path) -> None:
     assert gap_states(app, B) == []
 
 
+def test_a_settled_hole_is_asked_for_ever_more_rarely(tmp_path: Path) -> None:
+    """Each minute at first, then after 2, 4, 8 … minutes; never outside `lookback_minutes`."""
+    app, exchange, clock = engine(tmp_path, {A: holed(A, (2, 32)), B: TRUTH[B]})
+    asked: list[int] = []
+
+    def note(symbol: str, start_ms: int, end_ms: int) -> None:
+        if symbol == A and start_ms <= minute(2) and end_ms >= minute(32):
+            asked.append((clock.at_ms - START_MS) // MINUTE_MS)
+
+    exchange.before = note
+    cycle(app, clock, *range(33, 300))
+    late = [n for n in asked if n >= 45]
+    waits = np.diff(late)
+    assert len(waits) >= 3
+    assert waits.tolist() == sorted(waits.tolist())
+    assert waits[-1] == 16
+    assert late[-1] <= 32 + 180
+
+
 @pytest.mark.parametrize("witness", [True, False], ids=["no_trades", "missing"])
 def test_a_candle_that_comes_after_its_hole_was_settled_repairs_it(
     tmp_path: Path, *, witness: bool
@@ -205,14 +224,14 @@ def test_a_candle_that_comes_after_its_hole_was_settled_repairs_it(
     state = "no_trades" if witness else "missing"
     assert gap_states(app, A) == [(minute(2), minute(4), state)]
     exchange.hidden = {(A, minute(3))}
-    cycle(app, clock, 100)
+    cycle(app, clock, *range(100, 140))
     assert gap_states(app, A) == [(minute(3), minute(4), state)]
     exchange.hidden = set()
-    cycle(app, clock, 101)
+    cycle(app, clock, *range(140, 181))
     assert gap_states(app, A) == []
     for timeframe in ("5m", "15m", "1h"):
         steps = {"5m": ["5m"], "15m": ["5m", "15m"], "1h": ["5m", "15m", "1h"]}[timeframe]
-        bars = part(TRUTH[A], MONDAY_MS, minute(101))
+        bars = part(TRUTH[A], MONDAY_MS, minute(181))
         for step in steps:
             bars = resample(bars, step)
         assert same(stored(app, A, timeframe), bars)

@@ -17,7 +17,8 @@ from core.clock import LiveClock
 from core.domain import Candles, Series
 from core.errors import ExchangeError
 from core.exchange import ccxt_adapter
-from core.exchange.ccxt_adapter import TRIES, CcxtExchange
+from core.exchange.ccxt_adapter import CcxtExchange
+from core.exchange.lanes import TRIES
 from core.jobs import backfill, sync
 from core.resample import resample
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS

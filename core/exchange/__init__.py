@@ -18,20 +18,33 @@ class Exchange(Protocol):
         """The name candles are stored under."""
         ...
 
+    @property
+    def n_lanes(self) -> int:
+        """How many requests may be under way at once; calls from so many threads are safe."""
+        ...
+
     def server_time_ms(self) -> int:
         """Return the exchange's own time, UTC ms."""
         ...
 
-    def markets(self, symbols: tuple[str, ...]) -> dict[str, Market]:
-        """Return the market records of the symbols it lists; the others are absent."""
+    def markets(self, symbols: tuple[str, ...], *, fresh: bool = False) -> dict[str, Market]:
+        """Return the market records of the symbols it lists; the others are absent.
+
+        `fresh`: as they are now, not as they were when last asked.
+        """
         ...
 
     def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
         """Return the lawful bars that open in [start_ms, end_ms), as the exchange has them now.
 
         The newest bar may still be forming: the caller stores only what is final by server time.
-        A window wider than `page_bars` costs several requests. Raises ExchangeError.
+        A bar older than ten minutes is absent only where it was asked for twice in vain. A window
+        wider than `page_bars` costs several requests. Raises ExchangeError.
         """
+        ...
+
+    def serves(self, timeframe: str) -> bool:
+        """Say whether it offers candles of a timeframe."""
         ...
 
     def page_bars(self, timeframe: str, *, start_ms: int, now_ms: int) -> int:
@@ -39,7 +52,17 @@ class Exchange(Protocol):
         ...
 
     def funding(self, symbol: str, *, start_ms: int, end_ms: int) -> list[FundingRate]:
-        """Return funding settlements in [start_ms, end_ms); empty where there are none."""
+        """Return the lawful funding settlements in [start_ms, end_ms), oldest first.
+
+        Empty where there are none. Raises ExchangeError.
+        """
+        ...
+
+    def open_interest(self, symbol: str) -> float | None:
+        """Return the open interest as it is now, base units; None where it is not offered.
+
+        Raises ExchangeError.
+        """
         ...
 
     def close(self) -> None:

@@ -3,86 +3,66 @@
 from __future__ import annotations
 
 import difflib
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import numpy as np
 
-from core.candle_law import finest_step, lawful
+from core.candle_law import finest_step, holes_in, joined, lawful
 from core.config import Config
 from core.domain import Candles, FundingRate, Market
-from core.errors import ConfigError, ExchangeError, ExchangeUnavailable
-from core.timeframe import floor_ms, tf_ms
+from core.errors import ConfigError, ExchangeError
+from core.exchange import ccxt_stats
+from core.exchange.lanes import Lanes, Pacer
+from core.timeframe import MINUTE_MS, floor_ms, tf_ms
 
-TRIES = 5
-BACKOFF_S = 0.5
-BACKOFF_CAP_S = 8.0
 OVERLAP_BARS = 1  # asked for on top of a window, so that it stays whole however its ends are read
 _TIMEOUT_MS = 10_000
 _DEFAULT_PAGE = 500
 _HISTORY_PAGE = {"bitget": 200}  # a larger page of old bars comes back without its beginning
 _TYPED_MARKETS = ("bitget",)  # where `options.fetchMarkets.types` takes 'spot' and 'swap'
-_FUNDING_PAGE = 100
-_FUNDING_PAGES = 200
-_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)
-
-
-class Pacer:
-    """At most one request per interval, over all threads that share it."""
-
-    def __init__(
-        self,
-        interval_s: float,
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._interval_s = interval_s
-        self._monotonic = monotonic
-        self._sleep = sleep
-        self._lock = threading.Lock()
-        self._free_at_s = float("-inf")
-
-    def take(self) -> None:
-        """Wait for the next free slot and use it up."""
-        with self._lock:
-            now_s = self._monotonic()
-            slot_s = max(now_s, self._free_at_s)
-            self._free_at_s = slot_s + self._interval_s
-        if slot_s > now_s:
-            self._sleep(slot_s - now_s)
+_SETTLED_MS = 10 * MINUTE_MS  # what is missing longer than this is asked for twice
+_LEAST_PAGE = 50  # a page shorter than this says nothing about what the exchange allows
+_MOST_LANES = 16
+_LONGEST_REPLY_S = 0.8  # replies as slow as this still leave no slot unused
 
 
 class CcxtExchange:
-    """One ccxt client behind our own limiter, retries and laws; threads may share it.
+    """ccxt behind our own limiter, retries and laws; any number of threads may share it.
 
     Where ccxt goes by the local clock, it is given the exchange's, as last read.
     """
 
     def __init__(
         self,
-        client: Any,
+        make: Callable[[], Any],
         *,
         symbols: tuple[str, ...],
         page_limit: int,
+        n_lanes: int,
         pacer: Pacer,
         sleep: Callable[[float], None] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        self.id = str(client.id)
-        self._client = client
+        def client() -> Any:
+            made = make()
+            made.milliseconds = self._estimated_ms
+            return made
+
+        self._offset_ms: int | None = None
+        self._lanes = Lanes(client, n=n_lanes, pacer=pacer, sleep=sleep, rng=rng or random.Random())
+        self._call = self._lanes.call
+        self._client = self._lanes.lead
+        self.id = str(self._client.id)
+        self.n_lanes = n_lanes
         self._page_limit = page_limit
-        self._sleep = sleep
-        self._rng = rng or random.Random()
+        self._short_page = 0
         self._lock = threading.RLock()
         self._kinds = {_kind(symbol) for symbol in symbols}
-        self._offset_ms: int | None = None
-        client.fetch = _checked(client, pacer)
-        client.milliseconds = self._estimated_ms
 
     @classmethod
     def open(
@@ -107,12 +87,13 @@ class CcxtExchange:
             )
         ours = {"timeout": _TIMEOUT_MS, "has": {"fetchCurrencies": False}}
         settings = ccxt.Exchange.deep_extend(ours, config.exchange.ccxt)
-        client = getattr(ccxt, name)({**settings, "enableRateLimit": False})
+        interval_s = config.exchange.rate_limit_ms / 1000
         return cls(
-            client,
+            lambda: getattr(ccxt, name)({**settings, "enableRateLimit": False}),
             symbols=config.symbols,
             page_limit=config.backfill.batch_limit,
-            pacer=Pacer(config.exchange.rate_limit_ms / 1000, sleep=sleep),
+            n_lanes=min(_MOST_LANES, max(1, math.ceil(_LONGEST_REPLY_S / interval_s))),
+            pacer=Pacer(interval_s, sleep=sleep),
             sleep=sleep,
             rng=rng,
         )
@@ -127,42 +108,72 @@ class CcxtExchange:
             raise ExchangeError(
                 f"{self.id} does not tell its time;", remedy="choose another exchange.id"
             )
-        now_ms = int(self._call("server time", self._client.fetch_time))
+        now_ms = int(self._call("server time", lambda client: client.fetch_time()))
         self._offset_ms = now_ms - _wall_ms()
         return now_ms
 
-    def markets(self, symbols: tuple[str, ...]) -> dict[str, Market]:
-        """Return the records of the spot and swap symbols it lists; the others are absent."""
+    def markets(self, symbols: tuple[str, ...], *, fresh: bool = False) -> dict[str, Market]:
+        """Return the records of the spot and swap symbols it lists; the others are absent.
+
+        The list is asked for once; `fresh`: again.
+        """
         self._prepare({_kind(symbol) for symbol in symbols})
-        found = {symbol: self._client.markets.get(symbol) for symbol in symbols}
-        return {
-            symbol: self._market(record)
-            for symbol, record in found.items()
-            if record is not None and (record.get("spot") or record.get("swap"))
-        }
+        if fresh:
+            with self._lock:
+                self._call("market list", lambda client: client.load_markets(True), lead=True)
+        return ccxt_stats.market_records(self._client, symbols, observed_tick=self._observed_tick)
 
     def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
         """Return the lawful bars that open in [start_ms, end_ms), as the exchange has them now.
 
-        The newest may be forming. Wider windows are read page by page; a page is advanced by its
-        last bar, and an empty page is a hole to be walked over. Raises ExchangeError for a symbol
-        or timeframe that is not served, ExchangeUnavailable when retries run out.
+        The newest may be forming. Wider windows are read page by page; what a page lacks that is
+        older than ten minutes was asked for at least twice. Raises ExchangeError for a symbol or
+        timeframe that is not served, ExchangeUnavailable when retries run out.
         """
         self._prepare({_kind(symbol)})
         step_ms, now_ms = tf_ms(timeframe), self._estimated_ms()
-        page_ms = self.page_bars(timeframe, start_ms=start_ms, now_ms=now_ms) * step_ms
         until_ms = min(end_ms, now_ms + step_ms)
         cursor_ms = -floor_ms(-start_ms, step_ms)
-        rows: list[list[Any]] = []
+        found = Candles.empty(timeframe)
         while cursor_ms < until_ms:
+            page_ms = self.page_bars(timeframe, start_ms=cursor_ms, now_ms=now_ms) * step_ms
             page_end_ms = min(cursor_ms + page_ms, until_ms)
-            page = self._page(symbol, timeframe, start_ms=cursor_ms, end_ms=page_end_ms)
-            rows += page
-            reached_ms = max((int(row[0]) + step_ms for row in page), default=page_end_ms)
-            if reached_ms + step_ms > now_ms:
-                break  # what is left has not closed yet
-            cursor_ms = reached_ms
-        return lawful(rows, timeframe=timeframe, start_ms=start_ms, end_ms=end_ms)[0]
+            found = joined(
+                found,
+                self._confirmed(
+                    symbol, timeframe, start_ms=cursor_ms, end_ms=page_end_ms, now_ms=now_ms
+                ),
+            )
+            cursor_ms = page_end_ms
+        return found
+
+    def _confirmed(
+        self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int, now_ms: int
+    ) -> Candles:
+        """Return one page; what an old one lacks is asked for until nothing new comes of it.
+
+        An exchange may give less than it was asked for, from either end, without a word; two such
+        pages of one length are taken for its limit.
+        """
+        found = self._page(symbol, timeframe, start_ms=start_ms, end_ms=end_ms)
+        n_first = len(found)
+        settled_ms = min(end_ms, floor_ms(now_ms - _SETTLED_MS, tf_ms(timeframe)))
+        while holes := holes_in(found, start_ms=start_ms, end_ms=settled_ms):
+            low, high = holes[0][0], holes[-1][1]
+            n_known = len(found)
+            more = self._page(symbol, timeframe, start_ms=low, end_ms=high)
+            found = joined(found, more)
+            if len(found) == n_known:
+                break
+        if len(found) > n_first >= _LEAST_PAGE:
+            if n_first == self._short_page:
+                self._page_limit = min(self._page_limit, n_first)
+            self._short_page = n_first
+        return found
+
+    def serves(self, timeframe: str) -> bool:
+        """Say whether it offers candles of a timeframe."""
+        return timeframe in (self._client.timeframes or {})
 
     def page_bars(self, timeframe: str, *, start_ms: int, now_ms: int) -> int:  # noqa: ARG002
         """Return how many bars one request may ask for, at any age.
@@ -175,20 +186,28 @@ class CcxtExchange:
 
     def funding(self, symbol: str, *, start_ms: int, end_ms: int) -> list[FundingRate]:
         """Return funding settlements in [start_ms, end_ms); empty where there are none."""
-        if _kind(symbol) == "spot" or not self._client.has.get("fetchFundingRateHistory"):
+        if not ccxt_stats.offers_funding(self._client, symbol):
             return []
         self._prepare({"swap"})
-        pages = self._funding_back if self.id == "bitget" else self._funding_forth
-        found = {
-            int(row["timestamp"]): float(row["fundingRate"])
-            for row in pages(symbol, start_ms, end_ms)
-            if row.get("fundingRate") is not None and start_ms <= row["timestamp"] < end_ms
-        }
-        return [FundingRate(ts_ms, found[ts_ms]) for ts_ms in sorted(found)]
+        return ccxt_stats.funding_rates(
+            self._client,
+            self._call,
+            symbol,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            now_ms=self._estimated_ms(),
+        )
+
+    def open_interest(self, symbol: str) -> float | None:
+        """Return the open interest as it is now, base units; None where it is not offered."""
+        if not ccxt_stats.offers_open_interest(self._client, symbol):
+            return None
+        self._prepare({"swap"})
+        return ccxt_stats.open_interest_qty(self._client, self._call, symbol)
 
     def close(self) -> None:
         """Release connections."""
-        self._client.close()
+        self._lanes.close()
 
     def _estimated_ms(self) -> int:
         """Return the exchange's time as last read, carried on by the local clock."""
@@ -205,10 +224,10 @@ class CcxtExchange:
                 return
             if self.id in _TYPED_MARKETS:
                 self._client.options["fetchMarkets"] = {"types": sorted(self._kinds)}
-            self._call("market list", self._client.load_markets, True)
+            self._call("market list", lambda client: client.load_markets(True), lead=True)
 
-    def _page(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> list[list[Any]]:
-        """Return the raw rows of [start_ms, end_ms) from one request, which asks for a bar before.
+    def _page(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
+        """Return the lawful bars of [start_ms, end_ms) from one request, which asks for one before.
 
         Bitget counts its rows back from an end that ccxt derives from `since` and `limit`; with
         the bar before, the window is whole whether a bar that opens at that end counts or not.
@@ -217,31 +236,9 @@ class CcxtExchange:
         limit = (end_ms - start_ms + step_ms - 1) // step_ms + OVERLAP_BARS
         rows = self._call(
             f"{timeframe} candles of {symbol}",
-            self._client.fetch_ohlcv,
-            symbol,
-            timeframe,
-            start_ms - step_ms,
-            limit,
+            lambda client: client.fetch_ohlcv(symbol, timeframe, start_ms - step_ms, limit),
         )
-        return [row for row in rows if row[0] is not None and start_ms <= row[0] < end_ms]
-
-    def _market(self, record: dict[str, Any]) -> Market:
-        """Return our record of one of ccxt's."""
-        limits = record.get("limits") or {}
-        precision = record.get("precision") or {}
-        tick = _step(precision.get("price"), self._client.precisionMode)
-        return Market(
-            symbol=record["symbol"],
-            kind="spot" if record.get("spot") else "swap",
-            tick=tick or self._observed_tick(record["symbol"]),
-            step=_step(precision.get("amount"), self._client.precisionMode),
-            min_qty=_minimum(limits, "amount"),
-            min_cost_usd=_minimum(limits, "cost"),
-            contract_size=float(record.get("contractSize") or 1.0),
-            active=record.get("active") is not False,
-            fallback=not tick,
-            **_fees(record),
-        )
+        return lawful(rows, timeframe=timeframe, start_ms=start_ms, end_ms=end_ms)[0]
 
     def _observed_tick(self, symbol: str) -> float:
         """Return the finest price step of the last hours, for want of a fixed one."""
@@ -255,90 +252,6 @@ class CcxtExchange:
             )
         return finest_step(np.concatenate((bars.open, bars.high, bars.low, bars.close)))
 
-    def _funding_back(self, symbol: str, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
-        """Read Bitget's numbered pages, newest first, back to the start."""
-        del end_ms
-        rows: list[dict[str, Any]] = []
-        for number in range(1, _FUNDING_PAGES + 1):
-            page = self._funding_page(symbol, None, {"pageNo": number})
-            rows += page
-            if not page or min(row["timestamp"] for row in page) < start_ms:
-                break
-        return rows
-
-    def _funding_forth(self, symbol: str, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
-        """Read forward from the start, as most exchanges page."""
-        rows: list[dict[str, Any]] = []
-        cursor_ms = start_ms
-        while cursor_ms < end_ms:
-            page = self._funding_page(symbol, cursor_ms, {})
-            newest_ms = max((row["timestamp"] for row in page), default=cursor_ms - 1)
-            if newest_ms < cursor_ms:
-                break
-            rows += page
-            cursor_ms = newest_ms + 1
-        return rows
-
-    def _funding_page(
-        self, symbol: str, since_ms: int | None, params: dict[str, Any]
-    ) -> list[dict[str, Any]]:
-        fetch = self._client.fetch_funding_rate_history
-        page = self._call(f"funding of {symbol}", fetch, symbol, since_ms, _FUNDING_PAGE, params)
-        return [row for row in page if row.get("timestamp") is not None]
-
-    def _call(self, what: str, request: Callable[..., Any], *args: Any) -> Any:
-        """Send a request; retry what ccxt calls a NetworkError, with growing, jittered waits."""
-        import ccxt
-
-        for attempt in count(1):
-            try:
-                return request(*args)
-            except ccxt.NetworkError as error:
-                if attempt >= TRIES:
-                    raise ExchangeUnavailable(
-                        f"{self.id}: {what} failed {TRIES} times, last with {_said(error)};",
-                        remedy="it is retried later; check the network if it stays",
-                    ) from error
-            except ccxt.BadSymbol as error:
-                raise ExchangeError(
-                    f"{self.id} does not list what {what} asks for: {_said(error)};",
-                    remedy="correct symbols: BTC/USDT is spot, BTC/USDT:USDT the perpetual",
-                ) from error
-            except ccxt.BaseError as error:
-                raise ExchangeError(
-                    f"{self.id} refused {what}: {_said(error)};",
-                    remedy="check symbols, timeframes and exchange.ccxt",
-                ) from error
-            except _UNREADABLE as error:
-                raise ExchangeError(
-                    f"{self.id} answered {what} with something ccxt cannot read: {_said(error)};",
-                    remedy="try a newer ccxt",
-                ) from error
-            longest_s = min(BACKOFF_CAP_S, BACKOFF_S * 2 ** (attempt - 1))
-            self._sleep(longest_s * self._rng.uniform(0.5, 1.0))
-        raise AssertionError("unreachable")
-
-
-def _checked(client: Any, pacer: Pacer) -> Callable[..., Any]:
-    """Return the client's `fetch`, paced, and with a body that is no answer made an error.
-
-    ccxt takes a cut, empty or foreign body of a 200 for an answer without rows, and caches what
-    it makes of it: a market list without markets, history without candles.
-    """
-    import ccxt
-
-    plain = client.fetch
-
-    def fetch(url: str, *args: Any, **named: Any) -> Any:
-        pacer.take()
-        answer = plain(url, *args, **named)
-        void = client.id == "bitget" and isinstance(answer, dict) and answer.get("data") is None
-        if not isinstance(answer, dict | list) or void:
-            raise ccxt.NetworkError(f"{client.id} sent no usable body: {str(answer)[:80]!r}")
-        return answer
-
-    return fetch
-
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -346,27 +259,3 @@ def _wall_ms() -> int:
 
 def _kind(symbol: str) -> str:
     return "swap" if ":" in symbol else "spot"
-
-
-def _step(precision: float | int | None, mode: int) -> float:
-    """Return the step a ccxt precision means, 0.0 where it means none: significant digits."""
-    import ccxt
-
-    if precision is None or mode == ccxt.SIGNIFICANT_DIGITS:
-        return 0.0
-    return float(f"1e-{int(precision)}") if mode == ccxt.DECIMAL_PLACES else float(precision)
-
-
-def _minimum(limits: dict[str, Any], of: str) -> float:
-    return float((limits.get(of) or {}).get("min") or 0.0)
-
-
-def _fees(record: dict[str, Any]) -> dict[str, float]:
-    """Return the fees a record states; the rest keeps Market's defaults."""
-    stated = {f"{leg}_frac": record.get(leg) for leg in ("maker", "taker")}
-    return {name: float(value) for name, value in stated.items() if value is not None}
-
-
-def _said(error: Exception) -> str:
-    """Return the kind of an error and the beginning of what it says, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -1,30 +1,48 @@
-"""Backfill: downloading the history that is missing, whatever interrupts it."""
+"""Backfill: the history that is missing, newest first, over all symbols, whatever interrupts it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import partial
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from core.app import App
 from core.domain import Candles, Progress, Series, no_progress
-from core.errors import ExchangeError
+from core.errors import ExchangeError, ExchangeUnavailable, StoreError
 from core.exchange import Exchange
-from core.jobs.sync import (
-    derived_timeframes,
-    fetch_final,
-    record_holes,
-    resample_symbol,
-    settle_gaps,
-    write_bars,
+from core.exchange.lanes import PACE_SLACK
+from core.jobs.backfill_plan import (
+    SLICE_MS,
+    Plan,
+    first_candle_ms,
+    seeded_timeframes,
+    slices,
 )
+from core.jobs.fetching import Want, answered, final_candles, in_turn
+from core.jobs.market_stats import backfill_funding
+from core.jobs.readings import SETTLE_MS, settle_gaps, write_bars
+from core.jobs.seams import (
+    LEAST_COMPARED,
+    check_seams,
+    compare,
+    imported_bars,
+    record_download,
+)
+from core.jobs.sync import derived_timeframes, resample_symbol
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.store import markets as market_store
+from core.store import sources as source_store
 from core.timeframe import floor_ms, tf_ms
 
 log = logging.getLogger("trader.backfill")
+
+PASSES = 3  # a symbol that could not be reached is tried again when the others are done
+_PAUSE_S = 10.0  # before the second pass; three times as long before each further one
+_BYTES_PER_BAR = 53.0  # see docs/decisions/candle-layout.md
 
 
 def backfill(
@@ -34,122 +52,287 @@ def backfill(
     start_ms: int,
     end_ms: int | None,
     progress: Progress = no_progress,
+    announce: Callable[[Plan], None] = lambda _: None,
+    passes: int = PASSES,
+    pause: Callable[[float], None] = time.sleep,
 ) -> list[dict[str, Any]]:
     """Download what is missing between two instants, for each symbol; resumes by itself.
 
-    A symbol that fails is reported and the others go on.
+    Newest first: what the scan's windows need comes in for all symbols before older history does.
+    A symbol that fails is reported and the others go on; `announce` gets the plan before the first
+    candle is asked for. Returns a row per symbol: its range, `new` bars, the minutes that stay
+    `missing` or had `no_trades`, and the `error`, if any. Raises StoreError where the disk is too
+    full for it.
     """
     exchange, clock = app.market()
     now_ms = clock.now_ms()
-    base = app.config.data.base_timeframe
-    until = floor_ms(min(now_ms, end_ms or now_ms), tf_ms(base))
-    _store_market_records(app, exchange, symbols, now_ms=now_ms)
-    report: dict[str, dict[str, Any]] = {
-        symbol: {"symbol": symbol, "new": 0, "error": ""} for symbol in symbols
-    }
-    steps = (
-        partial(_backfill_series, start_ms=start_ms, until_ms=until, progress=progress),
-        partial(_finish_backfill, until_ms=until),  # when all are there: did the others trade?
-    )
-    for step in steps:
-        for symbol, row in report.items():
+    until_ms = floor_ms(min(now_ms, end_ms or now_ms), tf_ms(app.config.data.base_timeframe))
+    work = _Backfill(app, exchange, symbols, until_ms=until_ms, progress=progress)
+    work.prepare(start_ms)
+    plan = work.plan()
+    announce(plan)
+    free_bytes = shutil.disk_usage(app.db.path.parent).free
+    if plan.n_bytes > free_bytes:
+        raise StoreError(
+            f"the history needs about {plan.n_bytes / 1e9:.1f} GB, {free_bytes / 1e9:.1f} GB are"
+            f" free beside {app.db.path};",
+            remedy="make room, or begin later with --start or backfill.start_date",
+        )
+    for number in range(passes):
+        work.run()
+        if not work.unreached or number == passes - 1:
+            break
+        log.warning("%s could not be reached; another try follows", ", ".join(work.unreached))
+        pause(_PAUSE_S * 3**number)
+        work.forgive()
+    backfill_funding(app, symbols=symbols, progress=progress)
+    return [work.row(symbol) for symbol in symbols]
+
+
+class _Backfill:
+    """One run over some symbols; `errors` holds why a symbol was given up."""
+
+    def __init__(
+        self,
+        app: App,
+        exchange: Exchange,
+        symbols: Sequence[str],
+        *,
+        until_ms: int,
+        progress: Progress,
+    ) -> None:
+        self.app = app
+        self.exchange = exchange
+        self.base = app.config.data.base_timeframe
+        self.series = {symbol: Series(exchange.id, symbol, self.base) for symbol in symbols}
+        self.until_ms = until_ms
+        self.first_ms: dict[str, int] = {}
+        self.errors: dict[str, ExchangeError] = {}
+        self.n_new: Counter[str] = Counter()
+        self._progress = progress
+        self._n_done: Counter[str] = Counter()
+        self._n_wanted: Counter[str] = Counter()
+
+    @property
+    def unreached(self) -> list[str]:
+        """The symbols given up for a reason that may pass."""
+        return [s for s, error in self.errors.items() if isinstance(error, ExchangeUnavailable)]
+
+    def row(self, symbol: str) -> dict[str, Any]:
+        """Return what a symbol has come to."""
+        series, step = self.series[symbol], tf_ms(self.base)
+        stored = store.series_row(self.app.db, series)
+        lacking: Counter[str] = Counter()
+        for gap in gap_store.gaps(self.app.db, series):
+            lacking[gap.state] += (gap.end_ms - gap.start_ms) // step
+        return {
+            "symbol": symbol,
+            "first_ms": stored.first_ms if stored else None,
+            "last_ms": stored.last_ms if stored else None,
+            "new": self.n_new[symbol],
+            "missing": lacking["missing"] + lacking["unknown"],
+            "no_trades": lacking["no_trades"],
+            "error": str(self.errors.get(symbol, "")),
+        }
+
+    def forgive(self) -> None:
+        """Take the symbols that could not be reached back into the work."""
+        for symbol in self.unreached:
+            del self.errors[symbol]
+
+    def prepare(self, start_ms: int) -> None:
+        """Store the market records and find where each symbol's history begins."""
+        found = self.exchange.markets(tuple(self.series))
+        with self.app.db.write():
+            market_store.upsert_markets(
+                self.app.db, self.exchange.id, found.values(), now_ms=self.until_ms
+            )
+
+        def first(symbol: str) -> int | ExchangeError:
             try:
-                if not row["error"]:
-                    row["new"] += step(app, exchange, Series(exchange.id, symbol, base))
+                return first_candle_ms(
+                    self.exchange, self.series[symbol], start_ms=start_ms, until_ms=self.until_ms
+                )
             except ExchangeError as error:
-                log.error("%s is given up for now: %s", symbol, error)
-                row["error"] = str(error)
-    return list(report.values())
+                return error
 
+        for symbol, found_ms in answered(self.exchange, first, self.series):
+            if isinstance(found_ms, ExchangeError):
+                self._give_up(symbol, found_ms)
+            else:
+                self.first_ms[symbol] = found_ms
+                wanted = self._wanted(symbol, found_ms, self.until_ms)
+                self._n_wanted[symbol] = sum(b - a for a, b in wanted) // tf_ms(self.base)
 
-def _store_market_records(
-    app: App, exchange: Exchange, symbols: Sequence[str], *, now_ms: int
-) -> None:
-    found = exchange.markets(tuple(symbols))
-    with app.db.write():
-        market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
-
-
-def _backfill_series(
-    app: App,
-    exchange: Exchange,
-    series: Series,
-    *,
-    start_ms: int,
-    until_ms: int,
-    progress: Progress,
-) -> int:
-    """Fetch the holes of one series, oldest first; returns the bars stored."""
-    step = tf_ms(series.timeframe)
-    first = _first_candle_ms(exchange, series, start_ms=start_ms, until_ms=until_ms)
-    wanted = _wanted(app, series, first, until_ms)
-    total = sum(end - start for start, end in wanted) // step
-    n_new = done = 0
-    for low, high in wanted:
-        start = low
-        while start < high:
-            page = exchange.page_bars(series.timeframe, start_ms=start, now_ms=until_ms)
-            end = min(start + min(page, app.config.backfill.batch_limit) * step, high)
-            bars = fetch_final(exchange, series, start_ms=start, end_ms=end, now_ms=until_ms)
-            if not len(bars):  # an empty answer proves nothing: ask once more
-                bars = fetch_final(exchange, series, start_ms=start, end_ms=end, now_ms=until_ms)
-            n_new += len(bars)
-            _store_history(app, series, bars, start_ms=start, end_ms=end, now_ms=until_ms)
-            done += (end - start) // step
-            progress(f"{series.symbol}", done, total)
-            start = end
-    with app.db.write():
-        store.set_rooted(app.db, series)
-        if store.checkpoint_of(app.db, series) is None:
-            store.move_checkpoint(app.db, series, next_ms=until_ms, now_ms=until_ms)
-    return n_new
-
-
-def _finish_backfill(app: App, exchange: Exchange, series: Series, *, until_ms: int) -> int:
-    """Settle the holes that stayed and build the derived bars; returns 0, for nothing is new."""
-    settle_gaps(app, exchange, series, now_ms=until_ms, again=True)
-    resample_symbol(app.db, series, derived_timeframes(app, series.timeframe), until_ms=until_ms)
-    return 0
-
-
-def _store_history(
-    app: App, series: Series, bars: Candles, *, start_ms: int, end_ms: int, now_ms: int
-) -> None:
-    with app.db.write():
-        write_bars(app, series, bars)
-        record_holes(app, series, bars, start_ms=start_ms, end_ms=end_ms, now_ms=now_ms)
-        known = store.checkpoint_of(app.db, series)
-        if known is None or start_ms <= known:
-            store.move_checkpoint(app.db, series, next_ms=end_ms, now_ms=now_ms)
-
-
-def _wanted(app: App, series: Series, start_ms: int, until_ms: int) -> list[tuple[int, int]]:
-    """Return the windows of [start, until) without bars; those without trades are not wanted."""
-    quiet = [g for g in gap_store.gaps(app.db, series) if g.state == "no_trades"]
-    wanted = []
-    for hole in gap_store.stored_holes(app.db, series, start_ms=start_ms, end_ms=until_ms):
-        inside = [(g.start_ms, g.end_ms) for g in quiet if hole[0] <= g.start_ms < hole[1]]
-        wanted += gap_store.without(*hole, inside)
-    return wanted
-
-
-def _first_candle_ms(exchange: Exchange, series: Series, *, start_ms: int, until_ms: int) -> int:
-    """Find the listing's first bar by bisection over days, so that no empty years are walked."""
-    day = 86_400_000
-    low, high = floor_ms(start_ms, day), floor_ms(until_ms, day)
-
-    def has_bars(at_ms: int) -> bool:
-        end = min(at_ms + 60 * tf_ms(series.timeframe), until_ms)
-        return bool(
-            len(exchange.candles(series.symbol, series.timeframe, start_ms=at_ms, end_ms=end))
+    def plan(self) -> Plan:
+        """Return what is about to be asked for."""
+        page = self.exchange.page_bars(self.base, start_ms=self.until_ms, now_ms=self.until_ms)
+        n_bars = sum(self._n_wanted.values())
+        n_requests = sum(-(-n // page) for n in self._n_wanted.values())
+        derived = derived_timeframes(self.app, self.base)
+        share = 1 + sum(tf_ms(self.base) / tf_ms(timeframe) for timeframe in derived)
+        return Plan(
+            n_symbols=len(self.series),
+            n_bars=n_bars,
+            n_requests=n_requests,
+            seconds=n_requests * self.app.config.exchange.rate_limit_ms / 1000 * PACE_SLACK,
+            n_bytes=int(n_bars * share * _BYTES_PER_BAR),
+            first_ms=min(self.first_ms.values(), default=self.until_ms),
         )
 
-    if low >= high or has_bars(low):
-        return low
-    while high - low > day:
-        middle = floor_ms((low + high) // 2, day)
-        if has_bars(middle):
-            high = middle
-        else:
-            low = middle
-    return low
+    def run(self) -> None:
+        """Do all that is left for the symbols that are not given up."""
+        self._catch_up()
+        oldest_ms = min(self.first_ms.values(), default=self.until_ms)
+        spans = slices(self.app.config, oldest_ms=oldest_ms, until_ms=self.until_ms)
+        for i, (low, high) in enumerate(spans):
+            self._slice(low, high)
+            if i == 0:  # not sooner: the finest bars stored are taken for a series' base
+                self._seed()
+
+    def _living(self) -> list[str]:
+        return [symbol for symbol in self.first_ms if symbol not in self.errors]
+
+    def _give_up(self, symbol: str, error: ExchangeError) -> None:
+        log.error("%s is given up for now: %s", symbol, error)
+        self.errors[symbol] = error
+
+    def _catch_up(self) -> None:
+        """Fetch what closed since a series was last asked for: oldest first, as the sync does.
+
+        Else the checkpoint would stand beyond bars that nobody has asked for yet.
+        """
+        lists = []
+        for symbol in self._living():
+            known_ms = store.checkpoint_of(self.app.db, self.series[symbol])
+            if known_ms is not None and known_ms < self.until_ms:
+                lists.append(self._windows(symbol, known_ms, self.until_ms)[::-1])
+        self._fetch(in_turn(lists))
+
+    def _seed(self) -> None:
+        """Fetch the longest context windows as the exchange's own bars; see `seeded_timeframes`."""
+        settled_ms = self.until_ms - SETTLE_MS
+        wants = []
+        for timeframe in seeded_timeframes(self.app.config):
+            step = tf_ms(timeframe)
+            reach_ms = self.app.config.signals.lookback_candles * step + SLICE_MS
+            for symbol in self._living() if self.exchange.serves(timeframe) else ():
+                row = store.series_row(self.app.db, self.series[symbol])
+                start_ms = max(self.first_ms[symbol], self.until_ms - reach_ms)
+                if row is None or row.first_ms is None or row.first_ms > start_ms:
+                    series = Series(self.exchange.id, symbol, timeframe)
+                    start_ms = -floor_ms(-start_ms, step)
+                    wants.append(Want(series, start_ms, floor_ms(settled_ms, step)))
+        for want, bars in final_candles(self.exchange, wants, now_ms=settled_ms):
+            if isinstance(bars, ExchangeError):
+                log.warning("%s %s come later: %s", want.series.symbol, want.series.timeframe, bars)
+            elif len(bars):
+                self._store_seed(want.series, bars)
+
+    def _store_seed(self, series: Series, bars: Candles) -> None:
+        with self.app.db.write():
+            write_bars(self.app, series, bars)
+            store.record_source(
+                self.app.db,
+                series,
+                kind="native",
+                name=self.exchange.id,
+                first_ms=int(bars.ts_ms[0]),
+                last_ms=int(bars.ts_ms[-1]),
+                n_rows=len(bars),
+            )
+            if bars.ts_ms[0] <= self.first_ms[series.symbol]:
+                store.set_rooted(self.app.db, series)
+
+    def _slice(self, low: int, high: int) -> None:
+        """Fetch one slice of all symbols, settle its holes and build its derived bars."""
+        lists = [self._windows(symbol, low, high) for symbol in self._living()]
+        self._fetch(in_turn(lists))
+        for symbol in self._living():  # when all are there: did the others trade?
+            try:
+                settle_gaps(
+                    self.app, self.exchange, self.series[symbol], now_ms=self.until_ms, again=True
+                )
+            except ExchangeError as error:
+                self._give_up(symbol, error)
+        for symbol in self._living():
+            series = self.series[symbol]
+            timeframes = derived_timeframes(self.app, self.base)
+            resample_symbol(self.app.db, series, timeframes, until_ms=self.until_ms)
+            check_seams(self.app.db, series)
+            if low <= self.first_ms[symbol]:
+                self._root(series)
+
+    def _root(self, series: Series) -> None:
+        with self.app.db.write():
+            if store.series_row(self.app.db, series) is not None:
+                store.set_rooted(self.app.db, series)
+
+    def _windows(self, symbol: str, low: int, high: int) -> list[Want]:
+        """Return what a symbol lacks in a span as windows of one request each, newest first."""
+        step = tf_ms(self.base)
+        page = self.exchange.page_bars(self.base, start_ms=low, now_ms=self.until_ms)
+        page_ms = min(page, self.app.config.backfill.batch_limit) * step
+        wants = []
+        for hole in reversed(self._wanted(symbol, low, high)):
+            start, end = self._with_neighbours(symbol, *hole)
+            edges = range(end, start, -page_ms)
+            wants += [Want(self.series[symbol], max(start, edge - page_ms), edge) for edge in edges]
+        return wants
+
+    def _with_neighbours(self, symbol: str, start: int, end: int) -> tuple[int, int]:
+        """Widen a hole beside an import by some of its bars, to see whether both are one market."""
+        series, step = self.series[symbol], tf_ms(self.base)
+        db, pad_ms = self.app.db, LEAST_COMPARED * step
+        if not source_store.imports_between(db, series, start_ms=start - step, end_ms=end + step):
+            return start, end
+        return start - pad_ms, min(end + pad_ms, self.until_ms)
+
+    def _wanted(self, symbol: str, low: int, high: int) -> list[tuple[int, int]]:
+        """Return the runs of a span without bars; those without trades are not wanted."""
+        series, low = self.series[symbol], max(low, self.first_ms[symbol])
+        wanted = []
+        for hole in gap_store.stored_holes(self.app.db, series, start_ms=low, end_ms=high):
+            known = gap_store.gaps_between(self.app.db, series, start_ms=hole[0], end_ms=hole[1])
+            quiet = [(g.start_ms, g.end_ms) for g in known if g.state == "no_trades"]
+            wanted += gap_store.without(*hole, quiet)
+        return wanted
+
+    def _fetch(self, wants: Iterable[Want]) -> None:
+        """Fetch and store windows; a symbol that fails is left out from then on."""
+        left = (want for want in wants if want.series.symbol not in self.errors)
+        for want, bars in final_candles(self.exchange, left, now_ms=self.until_ms):
+            symbol = want.series.symbol
+            if symbol in self.errors:
+                continue
+            if isinstance(bars, ExchangeError):
+                self._give_up(symbol, bars)
+                continue
+            self.n_new[symbol] += self._store(want, bars)
+            self._n_done[symbol] += (want.end_ms - want.start_ms) // tf_ms(self.base)
+            total = max(self._n_wanted[symbol], self._n_done[symbol])
+            self._progress(symbol, self._n_done[symbol], total)
+
+    def _store(self, want: Want, bars: Candles) -> int:
+        """Store a window with its holes and its checkpoint; returns new bars."""
+        db, (series, start_ms, end_ms) = self.app.db, want
+        with db.write():
+            before, known_ms = store.series_row(db, series), store.checkpoint_of(db, series)
+            imported = imported_bars(db, series, start_ms=start_ms, end_ms=end_ms)
+            n_new = write_bars(self.app, series, bars)
+            if len(imported):
+                record_download(db, series, bars)
+                compare(db, series, imported, bars)
+            now = store.series_row(db, series)
+            if now is not None and now.first_ms is not None:
+                newer_ms = before.first_ms if before and before.first_ms else known_ms
+                holes = gap_store.stored_holes(
+                    db,
+                    series,
+                    start_ms=max(start_ms, now.first_ms),
+                    end_ms=max(end_ms, newer_ms or end_ms) if now.first_ms < end_ms else end_ms,
+                )
+                gap_store.record_gaps(db, series, holes, state="unknown", now_ms=self.until_ms)
+            if known_ms is None or start_ms <= known_ms:
+                store.move_checkpoint(db, series, next_ms=end_ms, now_ms=self.until_ms)
+        return n_new

@@ -206,7 +206,7 @@ def _check_bar(app: App, series: Series, ts_ms: int, rng: np.random.Generator) -
 
 
 def _scaled_after(data: signals.ScanInput, known_ms: int, factor: float) -> signals.ScanInput:
-    """Return the same input with every candle not yet known at an instant scaled."""
+    """Return the same input with every candle and value not yet known at an instant scaled."""
     from dataclasses import replace
 
     def scaled(bars: Candles) -> Candles:
@@ -221,6 +221,7 @@ def _scaled_after(data: signals.ScanInput, known_ms: int, factor: float) -> sign
         higher=(scaled(data.higher[0]), scaled(data.higher[1])),
         base=scaled(data.base),
         leader=None if data.leader is None else scaled(data.leader),
+        context=data.context.scaled_after(known_ms, factor),
     )
 
 

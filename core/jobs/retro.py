@@ -18,12 +18,11 @@ from core.delivery import WINDOW_MS, Decision, Pass
 from core.domain import Candidate, Delivery, Origin, Progress, Series, Verdict
 from core.execution import outcome, states_to_json
 from core.jobs.explain import funnel_of
-from core.jobs.follow import follow_all, outcome_columns
+from core.jobs.follow import follow_all, outcome_columns, walkable_ms
 from core.jobs.guards import decision_of, guard_pass, stored_decisions, told_before_window
 from core.jobs.judge import Judge
 from core.jobs.retro_series import SeriesScan, Task, scan_symbol
 from core.jobs.scan import ScanReport, store_rows
-from core.jobs.sync import frontier_ms
 from core.plans import REFUSALS
 from core.signals import candidates_of
 from core.store import candles as store
@@ -149,7 +148,11 @@ def _scanned(
 ) -> Iterator[list[SeriesScan]]:
     """Yield what each chunk of time holds, in processes where there is enough for more than one."""
     until = {
-        symbol: frontier_ms(app.db, store.base_series(app.db, app.config.exchange.id, symbol))
+        symbol: walkable_ms(
+            app.db,
+            store.base_series(app.db, app.config.exchange.id, symbol),
+            now_ms=ALL_TIME_MS[1],
+        )
         for symbol in {task.series.symbol for task in tasks}
     }
     n_bars = sum((t.last_ms - t.first_ms) // tf_ms(t.series.timeframe) for t in tasks)

@@ -187,6 +187,7 @@ def _history(db: Database, config: Config, task: Task, base: Candles) -> signals
         leader=None if leader is None else bars(leader, series.timeframe),
         market=market_store.market_of(db, series.exchange, series.symbol),
         missing_ms=missing_ms(db, base_series, start_ms=origin, end_ms=end),
+        context=market_store.context_of(db, series, first_ms=task.first_ms, known_ms=end),
     )
 
 

@@ -25,6 +25,7 @@ from core.jobs.guards import decision_of, past_decisions, run_guards
 from core.jobs.judge import Judge
 from core.jobs.sync import frontier_ms
 from core.jobs.tell import queue_new_signals
+from core.market_context import spot_of
 from core.store import candles as store
 from core.store import markets as market_store
 from core.store import signals as signal_store
@@ -83,21 +84,23 @@ def leader_of(symbol: str) -> str | None:
 def settled_ms(
     db: Database, config: Config, symbols: Iterable[str], *, now_ms: int
 ) -> dict[str, int]:
-    """Return, for each symbol, the instant up to which it and its leader are settled.
+    """Return, for each symbol, the instant up to which it and those it is read with are settled.
 
-    A leader that is not among the configured symbols is not waited for: nobody downloads it.
+    Those are its leader and a perpetual's spot pair. One that is not among the configured symbols
+    is not waited for: nobody downloads it.
     """
     exchange = config.exchange.id
-    wanted = {symbol: leader_of(symbol) for symbol in symbols}
-    names = {*wanted, *(leader for leader in wanted.values() if leader in config.symbols)}
+    wanted = {
+        symbol: [s for s in (leader_of(symbol), spot_of(symbol)) if s in config.symbols]
+        for symbol in symbols
+    }
     reached = {
         name: frontier_ms(db, store.base_series(db, exchange, name))
-        for name in names
-        if name is not None
+        for name in {*wanted, *(name for others in wanted.values() for name in others)}
     }
     return {
-        symbol: min(now_ms, reached[symbol], reached.get(leader or "", now_ms))
-        for symbol, leader in wanted.items()
+        symbol: min(now_ms, reached[symbol], *(reached[name] for name in others))
+        for symbol, others in wanted.items()
     }
 
 
@@ -111,7 +114,8 @@ def lacks_history(db: Database, config: Config, series: Series) -> str:
     for timeframe in (series.timeframe, *higher_timeframes(series.timeframe)):
         row = store.series_row(db, Series(series.exchange, series.symbol, timeframe))
         n = row.n_rows if row else 0
-        if n < config.signals.lookback_candles:
+        is_whole = row is not None and row.rooted
+        if n < config.signals.lookback_candles and not is_whole:
             return f"history: {n} of {config.signals.lookback_candles} bars of {timeframe}"
     return ""
 
@@ -140,6 +144,12 @@ def scan_input(
         leader=None if leader is None else bars(leader, series.timeframe, lookback),
         market=market_store.market_of(db, series.exchange, series.symbol),
         missing_ms=missing_ms(db, base, start_ms=start_ms, end_ms=known_ms),
+        context=market_store.context_of(
+            db,
+            series,
+            first_ms=known_ms - n_bars * tf_ms(series.timeframe),
+            known_ms=known_ms,
+        ),
     )
 
 

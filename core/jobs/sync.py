@@ -1,4 +1,4 @@
-"""Bringing candles in: the minute's sync, and the hole-by-hole bookkeeping around it."""
+"""Bringing candles in: the minute's sync of all symbols, and the bars made from them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from core.app import App
 from core.domain import Candles, Series
 from core.errors import ExchangeError
 from core.exchange import Exchange
+from core.jobs.fetching import Want, final_candles, in_turn
+from core.jobs.readings import SETTLE_MS, count_reads, record_holes, settle_gaps, write_bars
+from core.jobs.seams import compare, imported_bars
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.store import markets as market_store
@@ -18,10 +21,16 @@ from core.timeframe import DAY_MS, MINUTE_MS, floor_ms, tf_ms
 
 log = logging.getLogger("trader.sync")
 
-SETTLE_MS = 10 * MINUTE_MS  # a hole not filled within this is taken as missing
-_QUIET_MS = 5 * MINUTE_MS  # the longest hole that may mean "nobody traded"
-_READS = 3  # as often a hole is asked for before it is settled
 _FIRST_SYNC_MS = 2 * DAY_MS  # what a first sync fetches; older history is download_data.py's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One answer of the exchange: the final bars of a window."""
+
+    want: Want
+    bars: Candles
+    known_ms: int  # what came before this was asked for when the sync began
 
 
 def sync_all(app: App, *, now_ms: int) -> int:
@@ -30,78 +39,92 @@ def sync_all(app: App, *, now_ms: int) -> int:
     A symbol that fails is said and left for the next cycle; the others go on.
     """
     exchange, _ = app.market()
-    n_stored, failed, last_pages = 0, [], []
-    for symbol in app.config.symbols:
-        series = Series(exchange.id, symbol, app.config.data.base_timeframe)
-        try:
-            for page in _pages(app, exchange, series, now_ms=now_ms):
-                if page.is_last:
-                    last_pages.append(page)
-                else:
-                    n_stored += store_page(app, page, now_ms=now_ms)
-        except ExchangeError as error:
-            failed.append(f"{symbol}: {error}")
-            log.warning("%s is left for the next cycle: %s", symbol, error)
+    n_stored, last_pages = 0, []
+    failed: dict[str, ExchangeError] = {}
+    for page in _pages(app, exchange, failed, now_ms=now_ms):
+        if page.want.end_ms == floor_ms(now_ms, tf_ms(page.want.series.timeframe)):
+            last_pages.append(page)
+        else:
+            n_stored += store_page(app, page, now_ms=now_ms)
     with app.db.write():  # the minute of all symbols is one commit; asking took no lock
         n_stored += sum(store_page(app, page, now_ms=now_ms) for page in last_pages)
     for page in last_pages:  # after all are stored: whether others traded decides
         try:
-            settle_gaps(app, exchange, page.series, now_ms=now_ms)
+            settle_gaps(app, exchange, page.want.series, now_ms=now_ms)
         except ExchangeError as error:
-            log.warning("holes of %s wait for the next cycle: %s", page.series.symbol, error)
+            log.warning("holes of %s wait for the next cycle: %s", page.want.series.symbol, error)
     if failed and len(failed) == len(app.config.symbols):
-        raise ExchangeError(failed[0])
+        raise next(iter(failed.values()))
     return n_stored
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """One answer of the exchange: final bars of [.., end_ms), asked for from `known_ms` on."""
+def _pages(
+    app: App, exchange: Exchange, failed: dict[str, ExchangeError], *, now_ms: int
+) -> Iterator[Page]:
+    """Yield what the exchange has of every symbol, in time order within each; note who fails."""
+    base = app.config.data.base_timeframe
+    known, windows = {}, []
+    for symbol in app.config.symbols:
+        series = Series(exchange.id, symbol, base)
+        known[symbol] = _known_ms(app, series, now_ms=now_ms)
+        start = _start_ms(app, series, known_ms=known[symbol], now_ms=now_ms)
+        windows.append(_windows(app, exchange, series, start_ms=start, now_ms=now_ms))
+    wants = (want for want in in_turn(windows) if want.series.symbol not in failed)
+    for want, bars in final_candles(exchange, wants, now_ms=now_ms):
+        symbol = want.series.symbol
+        if symbol in failed:
+            continue
+        if isinstance(bars, ExchangeError):
+            failed[symbol] = bars
+            log.warning("%s is left for the next cycle: %s", symbol, bars)
+        else:
+            yield Page(want=want, bars=bars, known_ms=known[symbol])
 
-    series: Series
-    bars: Candles
-    known_ms: int
-    end_ms: int
-    is_last: bool
+
+def _known_ms(app: App, series: Series, *, now_ms: int) -> int:
+    known = store.checkpoint_of(app.db, series)
+    if known is None:
+        first = max(history_start_ms(app), now_ms - _FIRST_SYNC_MS)
+        known = floor_ms(first, tf_ms(series.timeframe))
+    return known
 
 
-def _pages(app: App, exchange: Exchange, series: Series, *, now_ms: int) -> Iterator[Page]:
-    """Fetch the final bars of one series up to now, overlap included, page by page.
+def _start_ms(app: App, series: Series, *, known_ms: int, now_ms: int) -> int:
+    """Return where to read from: an overlap before what is known, and recent holes once due.
 
-    It goes back to holes that ended within `data.resample.lookback_minutes`: bars may come late.
+    Bars may come late: holes that ended within `data.resample.lookback_minutes` are asked for
+    again, ever more rarely, but each time while the series is silent: it may wake any minute.
     """
     step = tf_ms(series.timeframe)
-    known = store.checkpoint_of(app.db, series)
-    horizon = floor_ms(now_ms, step)
-    if known is None:
-        known = floor_ms(max(_history_start(app), now_ms - _FIRST_SYNC_MS), step)
-    start = known - app.config.incremental.overlap_candles * step
+    row = store.series_row(app.db, series)
+    is_silent = row is None or row.last_ms is None or row.last_ms + 2 * step < now_ms
+    start = known_ms - app.config.incremental.overlap_candles * step
     reach = floor_ms(now_ms - app.config.data.resample.lookback_minutes * MINUTE_MS, step)
     for gap in gap_store.gaps_between(app.db, series, start_ms=reach, end_ms=start):
-        start = min(start, max(gap.start_ms, reach))
-    while start < horizon:
-        page = min(
-            exchange.page_bars(series.timeframe, start_ms=start, now_ms=now_ms),
-            app.config.incremental.batch_limit,
-        )
-        end = min(start + page * step, horizon)
-        bars = fetch_final(exchange, series, start_ms=start, end_ms=end, now_ms=now_ms)
-        yield Page(series=series, bars=bars, known_ms=known, end_ms=end, is_last=end == horizon)
-        start = end
-        known = max(known, store.checkpoint_of(app.db, series) or known)
+        if is_silent or gap.next_ms <= now_ms:
+            start = min(start, max(gap.start_ms, reach))
+    return start
 
 
-def _history_start(app: App) -> int:
+def _windows(
+    app: App, exchange: Exchange, series: Series, *, start_ms: int, now_ms: int
+) -> list[Want]:
+    """Return the windows of one request each from an instant up to now."""
+    step = tf_ms(series.timeframe)
+    horizon, wants = floor_ms(now_ms, step), []
+    while start_ms < horizon:
+        page = exchange.page_bars(series.timeframe, start_ms=start_ms, now_ms=now_ms)
+        n_bars = min(page, app.config.incremental.batch_limit)
+        end_ms = min(start_ms + n_bars * step, horizon)
+        wants.append(Want(series, start_ms, end_ms))
+        start_ms = end_ms
+    return wants
+
+
+def history_start_ms(app: App) -> int:
+    """Return the first instant of history that the settings want."""
     day = app.config.backfill.start_date
     return (day.toordinal() - 719_163) * DAY_MS  # 719163 is 1970-01-01 as a proleptic ordinal
-
-
-def fetch_final(
-    exchange: Exchange, series: Series, *, start_ms: int, end_ms: int, now_ms: int
-) -> Candles:
-    """Return the bars of a window that are final by the exchange's clock."""
-    bars = exchange.candles(series.symbol, series.timeframe, start_ms=start_ms, end_ms=end_ms)
-    return bars[: bars.closed_by(now_ms)]
 
 
 def store_page(app: App, page: Page, *, now_ms: int) -> int:
@@ -110,106 +133,22 @@ def store_page(app: App, page: Page, *, now_ms: int) -> int:
     The checkpoint moves to the page's end only where a later bar, or ten minutes, confirm that
     nothing is still to come; what is missing before it is written down as unknown.
     """
-    series, bars, known_ms, end_ms = page.series, page.bars, page.known_ms, page.end_ms
-    step = tf_ms(series.timeframe)
-    last_end = int(bars.ts_ms[-1]) + step if len(bars) else known_ms
-    confirmed = max(last_end, min(end_ms, floor_ms(now_ms - SETTLE_MS, step)))
+    series, start_ms, end_ms = page.want
+    bars, step = page.bars, tf_ms(series.timeframe)
     with app.db.write():
+        known_ms = max(page.known_ms, store.checkpoint_of(app.db, series) or 0)
+        imported = imported_bars(app.db, series, start_ms=start_ms, end_ms=min(known_ms, end_ms))
+        last_end = int(bars.ts_ms[-1]) + step if len(bars) else known_ms
+        confirmed = max(last_end, min(end_ms, floor_ms(now_ms - SETTLE_MS, step)))
         n_new = write_bars(app, series, bars)
+        if len(imported):
+            compare(app.db, series, imported, bars)
+        if start_ms < known_ms:
+            count_reads(app, series, start_ms=start_ms, end_ms=known_ms, now_ms=now_ms)
         if confirmed > known_ms:
             record_holes(app, series, bars, start_ms=known_ms, end_ms=confirmed, now_ms=now_ms)
             store.move_checkpoint(app.db, series, next_ms=confirmed, now_ms=now_ms)
     return n_new
-
-
-def write_bars(app: App, series: Series, bars: Candles) -> int:
-    """Store bars and mark the signals that had used one of other values; returns new bars."""
-    written = store.upsert_candles(app.db, series, bars)
-    if len(written.revised_ms):
-        first, last = int(written.revised_ms[0]), int(written.revised_ms[-1])
-        app.db.run(
-            "UPDATE signals SET data_revised = 1 WHERE exchange = ? AND symbol = ?"
-            " AND p0_ms <= ? AND (closed_ts_ms IS NULL OR closed_ts_ms > ?)",
-            (series.exchange, series.symbol, last, first),
-        )
-    return written.n_new
-
-
-def record_holes(
-    app: App, series: Series, bars: Candles, *, start_ms: int, end_ms: int, now_ms: int
-) -> None:
-    """Write down what a window lacks as unknown; before a series' first bar nothing is missing."""
-    row = store.series_row(app.db, series)
-    if row is None or row.first_ms is None:
-        return
-    holes = gap_store.holes_in(bars, start_ms=max(start_ms, row.first_ms), end_ms=end_ms)
-    gap_store.record_gaps(app.db, series, holes, state="unknown", now_ms=now_ms)
-
-
-def settle_gaps(
-    app: App, exchange: Exchange, series: Series, *, now_ms: int, again: bool = False
-) -> None:
-    """Read unknown holes again; what stays empty becomes `no_trades` or `missing`.
-
-    A hole met only after its ten minutes, as after downtime, is read three times at once: so it
-    comes to the same as if we had been there. `again`: `missing` ones too that may be quiet.
-    """
-    for gap in gap_store.gaps(app.db, series):
-        look = gap.state == "unknown"
-        if again and gap.state == "missing":
-            look = _is_quiet(app.db, series, gap) and _others_traded(app.db, series, gap)
-        is_old = now_ms - gap.end_ms >= SETTLE_MS
-        n_reads = max(1, _READS - gap.n_reads) if is_old else 1
-        for _ in range(n_reads if look else 0):
-            bars = fetch_final(
-                exchange, series, start_ms=gap.start_ms, end_ms=gap.end_ms, now_ms=now_ms
-            )
-            with app.db.write():
-                write_bars(app, series, bars)
-                n_left = _settle(app.db, series, gap, now_ms=now_ms)
-            if not n_left:
-                break
-
-
-def _settle(db: Database, series: Series, read: gap_store.Gap, *, now_ms: int) -> int:
-    """Count one more read of what is left of a hole, settle what can be; returns what cannot."""
-    n_left = 0
-    for gap in gap_store.gaps_between(db, series, start_ms=read.start_ms, end_ms=read.end_ms):
-        if gap.state != read.state:
-            continue
-        gap_store.count_read(db, series, gap.start_ms)
-        n_reads = gap.n_reads + 1
-        if n_reads >= _READS and _is_quiet(db, series, gap) and _others_traded(db, series, gap):
-            gap_store.settle_gap(db, series, gap, state="no_trades")
-            store.reopen_derived(db, series, gap.start_ms)
-        elif now_ms - gap.end_ms >= SETTLE_MS and n_reads >= _READS and read.state == "unknown":
-            gap_store.settle_gap(db, series, gap, state="missing")
-        else:
-            n_left += 1
-    return n_left
-
-
-def _is_quiet(db: Database, series: Series, gap: gap_store.Gap) -> bool:
-    """Say whether at most five minutes lie between the bars on either side of a hole."""
-    step = tf_ms(series.timeframe)
-    around = store.read_candles(
-        db, series, start_ms=gap.end_ms - _QUIET_MS - step, end_ms=gap.start_ms + _QUIET_MS + 1
-    ).ts_ms
-    before, after = around[around < gap.start_ms], around[around >= gap.end_ms]
-    return bool(len(before) and len(after) and after[0] - before[-1] - step <= _QUIET_MS)
-
-
-def _others_traded(db: Database, series: Series, gap: gap_store.Gap) -> bool:
-    """Say whether every minute of a hole has a bar of some other symbol."""
-    lacking = set(range(gap.start_ms, gap.end_ms, tf_ms(series.timeframe)))
-    for row in store.series_rows(db):
-        other = row.series
-        if other._replace(symbol=series.symbol) == series and other != series:
-            bars = store.read_candles(db, other, start_ms=gap.start_ms, end_ms=gap.end_ms)
-            lacking.difference_update(bars.ts_ms.tolist())
-            if not lacking:
-                return True
-    return False
 
 
 def frontier_ms(db: Database, series: Series) -> int:
@@ -270,12 +209,15 @@ def resample_all(app: App, *, now_ms: int) -> int:
     return n_made
 
 
-def refresh_markets(app: App, *, now_ms: int) -> None:
-    """Store the exchange's market records of the configured symbols."""
+def refresh_markets(app: App, *, now_ms: int, fresh: bool = False) -> int:
+    """Store the exchange's market records of the configured symbols; returns how many."""
     exchange, _ = app.market()
-    found = exchange.markets(app.config.symbols)
+    found = exchange.markets(app.config.symbols, fresh=fresh)
     for symbol in app.config.symbols:
         if symbol not in found:
             log.warning("%s does not list %s; check `symbols` in the config", exchange.id, symbol)
     with app.db.write():
-        market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+        changed = market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+    for symbol in changed:
+        log.warning("the market record of %s changed; see the table market_changes", symbol)
+    return len(found)

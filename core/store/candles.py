@@ -253,18 +253,20 @@ def resample_series(db: Database, source: Series, timeframe: str, *, until_ms: i
 
 
 def _not_imported(db: Database, target: Series, bars: Candles) -> Candles:
+    if not len(bars):
+        return bars
+    start, end = int(bars.ts_ms[0]), int(bars.ts_ms[-1]) + 1
     ranges = db.rows(
         "SELECT first_ms, last_ms FROM sources WHERE exchange = ? AND symbol = ?"
-        " AND timeframe = ? AND kind = 'import'",
-        target,
+        " AND timeframe = ? AND kind IN ('import', 'native') AND first_ms < ? AND last_ms >= ?",
+        (*target, end, start),
     )
-    if not ranges or not len(bars):
+    if not ranges:
         return bars
     inside = np.zeros(len(bars), np.bool_)
     for first, last in ranges:
         inside |= (bars.ts_ms >= first) & (bars.ts_ms <= last)
-    end = int(bars.ts_ms[-1]) + 1
-    stored = read_candles(db, target, start_ms=int(bars.ts_ms[0]), end_ms=end)
+    stored = read_candles(db, target, start_ms=start, end_ms=end)
     keep = ~(inside & np.isin(bars.ts_ms, stored.ts_ms))
     ts_ms, *prices = bars.columns()
     return Candles(bars.timeframe, ts_ms[keep], *(column[keep] for column in prices))
@@ -279,12 +281,15 @@ def record_source(
     first_ms: int,
     last_ms: int,
     n_rows: int,
+    origin: str = "",
+    fingerprint: str = "",
 ) -> None:
-    """Remember where a range of candles came from."""
+    """Remember where a range of candles came from; a known origin is not forgotten again."""
     db.run(
-        "INSERT INTO sources (exchange, symbol, timeframe, kind, name, first_ms, last_ms, n_rows)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        "INSERT INTO sources (exchange, symbol, timeframe, kind, name, first_ms, last_ms, n_rows,"
+        " origin, fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
         " first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),"
-        " n_rows = excluded.n_rows",
-        (*series, kind, name, first_ms, last_ms, n_rows),
+        " n_rows = excluded.n_rows, fingerprint = excluded.fingerprint,"
+        " origin = CASE excluded.origin WHEN '' THEN origin ELSE excluded.origin END",
+        (*series, kind, name, first_ms, last_ms, n_rows, origin, fingerprint),
     )

@@ -8,37 +8,41 @@ from typing import Any
 
 import numpy as np
 
+from core.candle_law import holes_in
 from core.domain import Candles, Ints, Series
 from core.schema import KEY_SHIFT
 from core.store.db import Database
 from core.timeframe import MINUTE_MS, tf_ms
 
-_COLUMNS = "start_ms, end_ms, state, n_reads, seen_ms"
+_COLUMNS = "start_ms, end_ms, state, n_reads, seen_ms, next_ms"
 _OF = "exchange = ?1 AND symbol = ?2 AND timeframe = ?3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A run of missing bars: their opens lie in [start_ms, end_ms)."""
+    """A run of missing bars: their opens lie in [start_ms, end_ms).
+
+    It was asked for `n_reads` times and is not asked for again before `next_ms`.
+    """
 
     start_ms: int
     end_ms: int
     state: str
     n_reads: int
     seen_ms: int
+    next_ms: int
 
 
 def _gap(row: tuple[Any, ...]) -> Gap:
-    return Gap(start_ms=row[0], end_ms=row[1], state=row[2], n_reads=row[3], seen_ms=row[4])
-
-
-def holes_in(bars: Candles, *, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-    """Return the runs [start, end) of grid points in [start_ms, end_ms) where no bar opens."""
-    step = tf_ms(bars.timeframe)
-    inside = bars.ts_ms[(bars.ts_ms >= start_ms) & (bars.ts_ms < end_ms)]
-    edges = np.concatenate(([start_ms - step], inside, [end_ms])).astype(np.int64)
-    wide = np.flatnonzero(np.diff(edges) > step)
-    return [(int(edges[i]) + step, int(edges[i + 1])) for i in wide]
+    start_ms, end_ms, state, n_reads, seen_ms, next_ms = row
+    return Gap(
+        start_ms=start_ms,
+        end_ms=end_ms,
+        state=state,
+        n_reads=n_reads,
+        seen_ms=seen_ms,
+        next_ms=next_ms,
+    )
 
 
 def stored_holes(
@@ -119,10 +123,11 @@ def without(start: int, end: int, known: Iterable[tuple[int, int]]) -> list[tupl
     return [*rest, (start, end)] if start < end else rest
 
 
-def count_read(db: Database, series: Series, start_ms: int) -> None:
-    """Say that one gap was asked for once more, in vain."""
+def count_read(db: Database, series: Series, start_ms: int, *, next_ms: int) -> None:
+    """Say that one gap was asked for once more, in vain, and when it may be asked for again."""
     db.run(
-        f"UPDATE gaps SET n_reads = n_reads + 1 WHERE {_OF} AND start_ms = ?", (*series, start_ms)
+        f"UPDATE gaps SET n_reads = n_reads + 1, next_ms = ?5 WHERE {_OF} AND start_ms = ?4",
+        (*series, start_ms, next_ms),
     )
 
 
@@ -153,8 +158,11 @@ def fill_gaps(db: Database, series: Series, bars: Candles) -> None:
             continue
         delete_gap(db, series, gap.start_ms)
         db.run_many(
-            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
-            [(*series, low, high, gap.state, gap.n_reads, gap.seen_ms) for low, high in rest],
+            "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (*series, low, high, gap.state, gap.n_reads, gap.seen_ms, gap.next_ms)
+                for low, high in rest
+            ],
         )
 
 
