@@ -46,6 +46,7 @@ def rows() -> list[dict[str, str]]:
         n_minutes = _database(folder)
         base = _base(folder)
         limit_s, memory_s = _in_memory(base)
+        finer_s = _limit(resample(base, "5m"), base)
         one_s = _command(folder, "--symbols", SYMBOLS[0], "--timeframes", "15m")
         all_s = _command(folder, "--timeframes", "15m", "1h", "4h")
     n = len(base)
@@ -60,6 +61,7 @@ def rows() -> list[dict[str, str]]:
         }
 
     return [
+        row("the loop itself over 5m bars", finer_s, n),
         row("scan and follow 15m, in memory", memory_s, n),
         row("retro_scan.py 15m, whole command", one_s, n),
         row("retro_scan.py 15m 1h 4h, two pairs, one core", all_s, n_minutes),
@@ -138,12 +140,16 @@ def _in_memory(base: Candles) -> tuple[float, float]:
             until_ms=1 << 60,
         )
 
-    def limit() -> None:
-        walked(data.bars, base, step_ms=tf_ms("15m"))
+    ours()
+    return _limit(data.bars, base), _median(ours)
 
-    for compiled in (ours, limit):
-        compiled()
-    return _median(limit), _median(ours)
+
+def _limit(bars: Candles, base: Candles) -> float:
+    def run() -> None:
+        walked(bars, base, step_ms=tf_ms(bars.timeframe))
+
+    run()
+    return _median(run)
 
 
 def _command(folder: Path, *more: str) -> float:

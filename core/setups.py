@@ -51,13 +51,15 @@ def setup_events(bars: Candles, config: Config, *, i_first: int, i_end: int) -> 
         _View(Side.LONG, bars.high, bars.low, np.flatnonzero(highs), lows),
         _View(Side.SHORT, -bars.low, -bars.high, np.flatnonzero(lows), highs),
     )
-    found = [SetupEvents(*(np.empty(0, np.int64),) * 5)]
-    found += [
-        search(view, bars, config, i_first, i_end)
+    found = [
+        events
         for view in views
         for name, search in (("limit", _limits), ("reclaim", _reclaims))
         if name in config.signals.setups
+        and (events := search(view, bars, config, i_first, i_end)) is not None
     ]
+    if not found:
+        return SetupEvents(*(np.empty(0, np.int64),) * 5)
     columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
     order = np.lexsort(columns[::-1])
     return SetupEvents(*(column[order] for column in columns))
@@ -80,22 +82,30 @@ def _starts(view: _View, config: Config, i_p1: Ints, i_floor: Ints) -> Ints:
     return starts
 
 
-def _limits(view: _View, bars: Candles, config: Config, i_first: int, i_end: int) -> SetupEvents:
+def _limits(
+    view: _View, bars: Candles, config: Config, i_first: int, i_end: int
+) -> SetupEvents | None:
     w, lookback = config.signals.fibo.piv_window, config.signals.lookback_candles
     i_bar = view.i_tops + w
     i_bar = i_bar[(i_bar >= i_first) & (i_bar < min(i_end, len(bars)))]
+    if not len(i_bar):
+        return None
     i_p0 = _starts(view, config, i_bar - w, np.maximum(0, i_bar - lookback + 1) + w)
     is_found = i_p0 >= 0
     i_bar, i_p0 = i_bar[is_found], i_p0[is_found]
     return _events(Setup.LIMIT, view.side, i_bar, i_p0, i_bar - w)
 
 
-def _reclaims(view: _View, bars: Candles, config: Config, i_first: int, i_end: int) -> SetupEvents:
+def _reclaims(
+    view: _View, bars: Candles, config: Config, i_first: int, i_end: int
+) -> SetupEvents | None:
     signals, w = config.signals, config.signals.fibo.piv_window
     reach = signals.reclaim_reach_bars  # so that each of these bars sees the same P0
     i_p1 = view.i_tops[view.i_tops + w < i_end]
     i_last = np.minimum(i_p1 + w + signals.validity_candles, i_end - 1)
     i_p1, i_last = i_p1[i_last >= i_first], i_last[i_last >= i_first]
+    if not len(i_p1):
+        return None
     i_p0 = _starts(view, config, i_p1, np.maximum(w, i_p1 - reach))
     i_p0, i_p1, i_last = (column[i_p0 >= 0] for column in (i_p0, i_p1, i_last))
     i_bar = reclaim_bars(
@@ -110,6 +120,8 @@ def _reclaims(view: _View, bars: Candles, config: Config, i_first: int, i_end: i
         n_confirming=w,
     )
     i_p0, i_p1, i_bar = (column[i_bar >= i_first] for column in (i_p0, i_p1, i_bar))
+    if not len(i_bar):
+        return None
     amplitude = view.ahead[i_p1] - view.behind[i_p0]
     depth = (view.ahead[i_p1] - int(view.side) * bars.close[i_bar]) / amplitude
     is_deep = (depth >= _RECLAIM_DEPTH[0]) & (depth <= _RECLAIM_DEPTH[1])

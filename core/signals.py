@@ -92,19 +92,23 @@ def decided(data: ScanInput, config: Config, *, first_ms: int, last_ms: int) -> 
     i_first = int(np.searchsorted(data.bars.ts_ms, first_ms, side="left"))
     i_end = max(i_first, int(np.searchsorted(data.bars.ts_ms, last_ms, side="right")))
     events = setup_events(data.bars, config, i_first=i_first, i_end=i_end)
-    rows = planned(events, data, config, cost_rates(config.signals, data.market))
-    taken = rows[rows["refusal"] == 0]
+    rows = np.zeros(0, DECISION)
+    if len(events.i_bar):  # most bars hold none
+        rows = planned(events, data, config, cost_rates(config.signals, data.market))
+    taken, values = rows[rows["refusal"] == 0], np.zeros((0, len(features.NAMES)))
     return Decided(
         series=data.series,
         opens_ms=data.bars.ts_ms[i_first:i_end],
         taken=taken,
         refused=rows[rows["refusal"] > 0],
-        features=features.compute(taken, data, config),
+        features=features.compute(taken, data, config) if len(taken) else values,
     )
 
 
 def candidates_of(found: Decided, config: Config) -> Iterator[Candidate]:
     """Yield the setups that were taken, in order."""
+    if not len(found.taken):
+        return
     states = regimes(found.features[:, _TRAVEL], found.features[:, _RANK])
     for row, values, state in zip(_named(found.taken), found.features, states, strict=True):
         yield Candidate(
@@ -137,8 +141,7 @@ def rejections_of(found: Decided, config: Config) -> Iterator[Rejection]:
 def _named(rows: Decisions) -> Iterator[dict[str, Any]]:
     """Yield rows as mappings of plain numbers."""
     names = DECISION.names or ()
-    columns = (rows[name].tolist() for name in names)
-    return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+    return (dict(zip(names, values, strict=True)) for values in rows.tolist())
 
 
 def _plan(row: dict[str, Any], series: Series, config: Config) -> TradePlan:
