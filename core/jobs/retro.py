@@ -297,10 +297,15 @@ def _candidates(app: App, scan: SeriesScan) -> Iterator[tuple[Candidate, dict[st
     """Yield what counts of a scan, with the columns that following it filled."""
     usd = app.config.signals.evaluation.usd_per_trade
     texts = states_to_json(scan.states)
-    for i, candidate in enumerate(candidates_of(scan.chosen, app.config)):
-        state = scan.states[i]
-        columns = outcome_columns(outcome(scan.orders[i], state), usd_per_trade=usd)
-        tp1_ms = int(state["tp1_ms"])
-        columns["tp1_ts_ms"] = tp1_ms if tp1_ms > 0 else None
-        columns["exec_state"] = texts[i]
+    fates = zip(_plain(scan.orders), _plain(scan.states), texts, strict=True)
+    candidates = candidates_of(scan.chosen, app.config)
+    for candidate, (order, state, text) in zip(candidates, fates, strict=True):
+        columns = outcome_columns(outcome(order, state), usd_per_trade=usd)
+        columns["tp1_ts_ms"] = state["tp1_ms"] or None
+        columns["exec_state"] = text
         yield candidate, columns
+
+
+def _plain(rows: Any) -> Iterator[dict[str, Any]]:
+    """Yield structured rows as mappings: numpy's own rows are slow to take apart."""
+    return (dict(zip(rows.dtype.names, values, strict=True)) for values in rows.tolist())
