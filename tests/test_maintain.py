@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import features, market_context, signals
+from core import features, market_context, windows
 from core.app import App
-from core.domain import Candles, FundingRate, Series
+from core.config import Config
+from core.domain import Candles, FundingRate, Ints, Series
 from core.errors import StoreError
 from core.jobs import maintain
 from core.store import Database, open_database, open_reader
@@ -188,21 +189,22 @@ def test_verify_finds_live_and_retro_alike(app: App) -> None:
 
 def unfinished_higher_bar(patch: pytest.MonkeyPatch) -> None:
     """Let a decision see the bar that is still forming."""
+    honest = windows.latest
 
-    def latest(bars: Candles, instant_ms: int, n_bars: int) -> Candles:
-        n_known = min(len(bars), bars.closed_by(instant_ms) + 1)
-        return bars[max(0, n_known - n_bars) : n_known]
+    def latest(bars: Candles, instant_ms: Ints, n_bars: int) -> windows.Windows:
+        known = honest(bars, instant_ms, n_bars)
+        return known._replace(end=np.minimum(known.end + 1, len(bars)))
 
-    patch.setattr(signals, "_latest", latest)
+    patch.setattr(features, "latest", latest)
 
 
 def feature_past_its_window(patch: pytest.MonkeyPatch) -> None:
-    """Let a feature look through the view into the whole array."""
+    """Let a feature look past its window into the whole array."""
     honest = features.compute
 
-    def compute(*args: Any, **named: Any) -> Any:
-        values = honest(*args, **named)
-        values[-1] = np.asarray(named["window"].close.base).ravel()[-1]
+    def compute(rows: Any, data: windows.ScanInput, config: Config) -> Any:
+        values = honest(rows, data, config)
+        values[:, -1] = data.bars.close[-1]
         return values
 
     patch.setattr(features, "compute", compute)
