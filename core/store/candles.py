@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,22 +151,23 @@ def _compared(stored: Candles, bars: Candles) -> tuple[Ints, Ints]:
 
 
 def _read(db: Database, number: int, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
-    first = (number << KEY_SHIFT) + max(0, -(-start_ms // MINUTE_MS))
-    last = (number << KEY_SHIFT) + min(MINUTE_MASK, (end_ms - 1) // MINUTE_MS)
-    found = db.stream(
-        f"SELECT (key & {MINUTE_MASK}) * {MINUTE_MS}, open, high, low, close, volume"
+    first, last = max(0, -(-start_ms // MINUTE_MS)), min(MINUTE_MASK, (end_ms - 1) // MINUTE_MS)
+    minutes, prices = db.columns(
+        f"SELECT key & {MINUTE_MASK}, open, high, low, close, volume"
         " FROM ohlcv WHERE key BETWEEN ? AND ? ORDER BY key",
-        (first, last),
+        ((number << KEY_SHIFT) + first, (number << KEY_SHIFT) + last),
+        n_floats=5,
+        room=(last - first) * MINUTE_MS // tf_ms(timeframe) + 1,
     )
-    flat = np.fromiter(chain.from_iterable(found), np.float64)
-    return Candles.of_matrix(timeframe, flat.reshape(-1, 6))
+    return Candles(timeframe, minutes * MINUTE_MS, *prices)
 
 
 def read_candles(db: Database, series: Series, *, start_ms: int = 0, end_ms: int) -> Candles:
     """Return the stored bars that open in [start_ms, end_ms)."""
     row = series_row(db, series)
-    if row is None or end_ms <= start_ms:
+    if row is None or row.first_ms is None or row.last_ms is None or end_ms <= start_ms:
         return Candles.empty(series.timeframe)
+    start_ms, end_ms = max(start_ms, row.first_ms), min(end_ms, row.last_ms + 1)
     return _read(db, row.id, series.timeframe, start_ms=start_ms, end_ms=end_ms)
 
 
@@ -177,14 +177,15 @@ def last_candles(db: Database, series: Series, n: int, *, known_at_ms: int) -> C
     if row is None:
         return Candles.empty(series.timeframe)
     last_open = known_at_ms - tf_ms(series.timeframe)
-    found = db.rows(
-        f"SELECT (key & {MINUTE_MASK}) * {MINUTE_MS}, open, high, low, close, volume FROM ohlcv"
+    minutes, prices = db.columns(
+        f"SELECT key & {MINUTE_MASK}, open, high, low, close, volume FROM ohlcv"
         " WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT ?",
         (row.id << KEY_SHIFT, (row.id << KEY_SHIFT) + last_open // MINUTE_MS, n),
+        n_floats=5,
+        room=n,
     )
-    if not found:
-        return Candles.empty(series.timeframe)
-    return Candles.of_matrix(series.timeframe, np.array(found[::-1], np.float64))
+    ts_ms = minutes[::-1] * MINUTE_MS
+    return Candles(series.timeframe, ts_ms, *np.ascontiguousarray(prices[:, ::-1]))
 
 
 def base_timeframe_of(db: Database, exchange: str, symbol: str) -> str | None:

@@ -9,17 +9,21 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import apsw
+import numpy as np
 
 from core import schema
+from core.domain import Floats, Ints
 from core.errors import StoreError
 
 Params = Sequence[Any] | dict[str, Any]
 
+_MANY_ROWS = 64  # from here on compiled stepping wins over its set-up
 _WAL_PAGES = 2000  # the WAL is moved into the file when a commit finds it longer: 8 MB
 _WRITER = (
     "journal_mode = WAL",
@@ -45,6 +49,23 @@ class Database:
     def stream(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
         """Yield rows as SQLite finds them; read it to the end at once, it pins the WAL."""
         return iter(self._connection.execute(sql, params))
+
+    def columns(
+        self, sql: str, params: tuple[int, ...], *, n_floats: int, room: int
+    ) -> tuple[Ints, Floats]:
+        """Return a query's first column, whole numbers (n,), and its other ones (n_floats, n).
+
+        `room` is how many rows to expect; for more than a few no Python object is made per value.
+        """
+        if room >= _MANY_ROWS:
+            from core.store.stepping import stepped
+
+            found = stepped(self._connection, sql, params, n_floats=n_floats, room=room)
+            if found is not None:
+                return found
+        flat = np.fromiter(chain.from_iterable(self._connection.execute(sql, params)), np.float64)
+        matrix = flat.reshape(-1, n_floats + 1).T
+        return matrix[0].astype(np.int64), np.ascontiguousarray(matrix[1:])
 
     def dicts(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """Return all rows of a query as mappings of column to value."""
