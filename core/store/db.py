@@ -204,6 +204,11 @@ def _version_of(database: Database) -> int:
         raise StoreError(
             f"{database.path} is not a SQLite database;", remedy="move it away or restore a backup"
         ) from error
+    except apsw.CorruptError as error:
+        raise StoreError(
+            f"{database.path} is damaged;",
+            remedy="restore a backup: python maintenance.py restore FILE",
+        ) from error
     if version > schema.VERSION:
         raise StoreError(
             f"{database.path} has schema {version}, this program knows {schema.VERSION};",
@@ -222,9 +227,29 @@ def open_reader(path: Path) -> Database:
     if not path.exists():
         raise StoreError(f"database {path} does not exist;", remedy="run: python init_db.py")
     connection = _connect(path, flags=apsw.SQLITE_OPEN_READONLY)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     for pragma in ("query_only = ON", "wal_autocheckpoint = 0"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     return Database(connection, path, read_only=True)
+
+
+def open_current(path: Path) -> Database:
+    """Open the database read-only, for a command that only looks.
+
+    Raises StoreError, with the remedy, unless it is ours and of the present schema.
+    """
+    database = open_reader(path)
+    try:
+        version = _version_of(database)
+        if version < schema.VERSION:
+            raise StoreError(
+                f"{path} has schema {version}, this program wants {schema.VERSION};",
+                remedy="run: python init_db.py",
+            )
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 class WriterLock:
