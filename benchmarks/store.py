@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from itertools import count
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,18 +51,24 @@ print(wrote, time.perf_counter() - begun)
 _CHUNK = 20_000
 
 
-def _bare(bars: Candles, folder: Path) -> tuple[float, float]:
+def _bare(rows: Path, file: Path) -> tuple[float, float]:
     """Return the yardstick's seconds to write and to read."""
-    rows, times = folder / "rows.npy", []
-    np.save(rows, np.column_stack(bars.columns()))
-    for i in range(yard.N_RUNS):
-        file = folder / f"bare{i}.db"
-        command = [sys.executable, "-c", _BARE, str(rows), str(file)]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        times.append(tuple(float(word) for word in out.split()))
-        file.unlink()
-    wrote, read = zip(*times, strict=True)
-    return statistics.median(wrote), statistics.median(read)
+    command = [sys.executable, "-c", _BARE, str(rows), str(file)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    write_s, read_s = (float(word) for word in out.split())
+    return write_s, read_s
+
+
+def _ours(bars: Candles, file: Path) -> tuple[float, float]:
+    """Return the engine's seconds to write and to read."""
+    begun = time.perf_counter()
+    _store(bars, file)
+    written = time.perf_counter()
+    with open_reader(file) as db:
+        store.read_candles(db, yard.SERIES, end_ms=int(bars.ts_ms[99]))  # loads the kernel
+        reading = time.perf_counter()
+        store.read_candles(db, yard.SERIES, end_ms=1 << 50)
+        return written - begun, time.perf_counter() - reading
 
 
 def _store(bars: Candles, path: Path) -> None:
@@ -73,18 +79,19 @@ def _store(bars: Candles, path: Path) -> None:
 
 
 def tables() -> list[yard.Table]:
-    """Measure ingest, bytes a candle, and reading back."""
+    """Measure ingest, bytes a candle, and reading back, ours and the yardstick in turn."""
     bars = yard.candles(yard.FIVE_YEARS)
+    times: list[tuple[float, ...]] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bare_write, bare_read = _bare(bars, folder)
-        paths = (folder / f"ours{i}.db" for i in count())
-        write = yard.median_s(lambda: _store(bars, next(paths)))
-        path = folder / "ours0.db"
-        size = path.stat().st_size / len(bars)
-        with open_reader(path) as db:
-            store.read_candles(db, yard.SERIES, end_ms=int(bars.ts_ms[99]))  # loads the kernel
-            read = yard.median_s(lambda: store.read_candles(db, yard.SERIES, end_ms=1 << 50))
+        rows_file, file = Path(name) / "rows.npy", Path(name) / "x.db"
+        np.save(rows_file, np.column_stack(bars.columns()))
+        for _ in range(yard.N_RUNS):
+            bare = _bare(rows_file, file)
+            file.unlink()
+            times.append((*bare, *_ours(bars, file)))
+            size = file.stat().st_size / len(bars)
+            file.unlink()
+    bare_write, bare_read, write, read = map(statistics.median, zip(*times, strict=True))
     n = len(bars)
     rows = [
         yard.beside(

@@ -17,7 +17,7 @@ from core.store.db import WriterLock
 from tests.commands import CONFIG, ROOT, run, said
 from tests.worlds import random_candles
 
-# SQLite 3.7.0 to 3.51.2 can lose rows when a checkpoint meets a write; branch: first repaired patch.
+# Before these patches of their branches a checkpoint that meets a write can lose rows.
 REPAIRED = {(3, 44): 6, (3, 50): 7, (3, 51): 3}
 
 EVERYTHING = """
