@@ -1,4 +1,4 @@
-"""Compiled stepping reads what SQLite's own Python rows hold, bit for bit, in the same snapshot."""
+"""Compiled stepping reads and writes what SQLite's own Python rows hold, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.domain import Candles
 from core.store import Database, open_database, open_reader
 from core.store import candles as store
-from core.store.stepping import stepped
+from core.store.stepping import fed, stepped
 from tests.store_world import BASE, TRUTH, same, scratch
 
 QUERY = "SELECT a, x, y FROM t WHERE a BETWEEN ? AND ? ORDER BY a"
 ALL = (-(1 << 63), (1 << 63) - 1)
-floats = st.floats(allow_nan=False)
+floats = st.floats(allow_nan=False).map(lambda value: value + 0.0)  # SQLite keeps no -0.0
 
 
 def filled(rows: dict[int, tuple[float, float]]) -> apsw.Connection:
@@ -49,6 +50,35 @@ def test_stepped_columns_are_the_rows(rows: dict[int, tuple[float, float]], room
     assert others.shape == (2, len(rows))
     bits = [struct.pack("<dd", *rows[a]) for a in sorted(rows)]
     assert [pair.tobytes() for pair in np.ascontiguousarray(others.T)] == bits
+
+
+UPSERT = "INSERT INTO t VALUES (?, ?, ?) ON CONFLICT (a) DO UPDATE SET x = excluded.x"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(-(1 << 63), (1 << 63) - 1), floats, floats), max_size=100))
+def test_fed_rows_are_those_of_executemany(rows: list[tuple[int, float, float]]) -> None:
+    """Any int64, any float, the same key more than once."""
+    firsts = np.array([a for a, _, _ in rows], np.int64)
+    others = np.array([xy for _, *xy in rows], np.float64).reshape(-1, 2).T
+    with closing(filled({})) as one, closing(filled({})) as other:
+        assert fed(one, UPSERT, firsts, np.ascontiguousarray(others))
+        other.executemany(UPSERT, rows)
+        everything = "SELECT a, x, y, typeof(x), typeof(y) FROM t ORDER BY a"
+        assert list(one.execute(everything)) == list(other.execute(everything))
+
+
+def test_a_row_that_is_refused_is_apsws_to_explain() -> None:
+    """A price that is no number: SQLite's own error, and nothing of the block is left."""
+    db = scratch()
+    broken = Candles("1m", TRUTH.ts_ms, *(column.copy() for column in TRUTH.columns()[1:]))
+    broken.low[300] = np.nan
+    with pytest.raises(apsw.ConstraintError, match="low"):
+        store.upsert_candles(db, BASE, broken)
+    assert db.value("SELECT count(*) FROM ohlcv") == 0
+    with closing(filled({})) as connection:
+        nothing = np.empty(0, np.int64)
+        assert not fed(connection, "INSERT INTO nowhere VALUES (?)", nothing, np.empty((0, 0)))
 
 
 def test_both_ways_through_the_store_agree() -> None:

@@ -109,8 +109,7 @@ def upsert_candles(db: Database, series: Series, bars: Candles) -> Written:
         number = _series_id(db, series)
         stored = _read(db, number, bars.timeframe, start_ms=first, end_ms=last + MINUTE_MS)
         known, revised = _compared(stored, bars)
-        columns = (_keys(number, bars.ts_ms), *bars.columns()[1:])
-        db.run_many(_UPSERT, zip(*(column.tolist() for column in columns), strict=True))
+        db.upsert_columns(_UPSERT, _keys(number, bars.ts_ms), np.stack(bars.columns()[1:]))
         db.run(
             "UPDATE series SET n_rows = n_rows + ?1, n_revised = n_revised + ?2,"
             " first_ms = min(coalesce(first_ms, ?3), ?3),"
@@ -119,9 +118,9 @@ def upsert_candles(db: Database, series: Series, bars: Candles) -> Written:
         )
         if len(known) < len(bars):
             fill_gaps(db, series, bars)
-        fresh = np.union1d(np.setdiff1d(bars.ts_ms, known, assume_unique=True), revised)
-        if len(fresh):
-            reopen_derived(db, series, int(fresh[0]))
+        fresh = np.setdiff1d(bars.ts_ms, known, assume_unique=True) if len(known) else bars.ts_ms
+        if len(fresh) or len(revised):
+            reopen_derived(db, series, min(int(part[0]) for part in (fresh, revised) if len(part)))
     return Written(len(bars) - len(known), revised)
 
 

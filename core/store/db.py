@@ -95,6 +95,19 @@ class Database:
         self._connection.executemany(sql, rows).fetchall()
         return self._connection.total_changes() - before
 
+    def upsert_columns(self, sql: str, firsts: Ints, others: Floats) -> None:
+        """Execute an upsert for each whole number of (n,) and its floats, of (n_floats, n).
+
+        To be called inside `write()`: some rows may be written twice.
+        """
+        if len(firsts) >= _MANY_ROWS:
+            from core.store.stepping import fed
+
+            if fed(self._connection, sql, firsts, others):
+                return
+        columns = (column.tolist() for column in (firsts, *others))
+        self._connection.executemany(sql, zip(*columns, strict=True)).fetchall()
+
     def last_id(self) -> int:
         """Return the id of the row inserted last."""
         return self._connection.last_insert_rowid()

@@ -1,4 +1,4 @@
-"""Rows of numbers straight into arrays: SQLite stepped by compiled code, no object made per value.
+"""Rows of numbers from and to arrays: SQLite stepped by compiled code, no object made per value.
 
 apsw hides the symbols of its SQLite, but like every SQLite it hands a table of its functions to
 each extension it loads (`sqlite3ext.h`; the table only ever grows at its end). `noop`, the smallest
@@ -9,7 +9,8 @@ SQLite in the process. Where apsw came without extensions the caller takes the s
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -23,18 +24,20 @@ from numba.extending import intrinsic
 from core.domain import Floats, Ints
 
 _N_FUNCTIONS = 117  # of the table, as far as it is used
-_BIND_INT64, _COLUMN_DOUBLE, _COLUMN_INT64, _FINALIZE = 5, 27, 29, 57
-_VERSION_NUMBER, _STEP, _PREPARE_V2 = 67, 94, 116
+_BIND_DOUBLE, _BIND_INT64, _COLUMN_DOUBLE, _COLUMN_INT64, _FINALIZE = 3, 5, 27, 29, 57
+_VERSION_NUMBER, _RESET, _STEP, _PREPARE_V2 = 67, 77, 94, 116
 _OK, _ROW, _DONE = 0, 100, 101
 
 
 class _Functions(NamedTuple):
-    """SQLite's own functions: three called once a query, three addresses called once a value."""
+    """SQLite's own functions: two called once a query, and the addresses of those called a lot."""
 
     prepare: Callable[..., int]
-    bind_int64: Callable[..., int]
     finalize: Callable[..., int]
     step: int
+    reset: int
+    bind_int64: int
+    bind_double: int
     column_int64: int
     column_double: int
 
@@ -55,15 +58,28 @@ def _functions() -> _Functions | None:
         return None
     pointer, whole = ctypes.c_void_p, ctypes.c_int
     prepare = ctypes.CFUNCTYPE(whole, pointer, ctypes.c_char_p, whole, pointer, pointer)
-    bind = ctypes.CFUNCTYPE(whole, pointer, whole, ctypes.c_int64)
     return _Functions(
         prepare=prepare(table[_PREPARE_V2]),
-        bind_int64=bind(table[_BIND_INT64]),
         finalize=ctypes.CFUNCTYPE(whole, pointer)(table[_FINALIZE]),
         step=table[_STEP],
+        reset=table[_RESET],
+        bind_int64=table[_BIND_INT64],
+        bind_double=table[_BIND_DOUBLE],
         column_int64=table[_COLUMN_INT64],
         column_double=table[_COLUMN_DOUBLE],
     )
+
+
+@contextmanager
+def _prepared(functions: _Functions, connection: apsw.Connection, sql: str) -> Iterator[int]:
+    """Yield a statement's address, 0 where the SQL is not to SQLite's liking."""
+    statement = ctypes.c_void_p()
+    out = ctypes.byref(statement)
+    functions.prepare(connection.sqlite3_pointer(), sql.encode(), -1, out, None)
+    try:
+        yield statement.value or 0
+    finally:
+        functions.finalize(statement)
 
 
 def stepped(
@@ -77,17 +93,27 @@ def stepped(
     functions = _functions()
     if functions is None:
         return None
-    statement = ctypes.c_void_p()
-    text, out = sql.encode(), ctypes.byref(statement)
-    code = functions.prepare(connection.sqlite3_pointer(), text, -1, out, None)
-    try:
-        for i, value in enumerate(params, 1):
-            code = code or functions.bind_int64(statement, i, value)
-        if code != _OK:
+    with _prepared(functions, connection, sql) as statement:
+        if not statement:
             return None
-        return _fetched(functions, statement.value or 0, n_floats=n_floats, room=max(room, 64))
-    finally:
-        functions.finalize(statement)
+        for i, value in enumerate(params, 1):
+            if _bind_whole(functions.bind_int64, statement, i, value) != _OK:
+                return None
+        return _fetched(functions, statement, n_floats=n_floats, room=max(room, 64))
+
+
+def fed(connection: apsw.Connection, sql: str, firsts: Ints, others: Floats) -> bool:
+    """Run a statement for each row of a whole number, of (n,), and floats, of (n_floats, n).
+
+    False where it cannot be done this way, or not to the end: then apsw's own `executemany` of
+    all rows does it, or says what is wrong. So: in a transaction, and only what may be repeated.
+    """
+    functions = _functions()
+    if functions is None:
+        return False
+    with _prepared(functions, connection, sql) as statement:
+        addresses = functions.bind_int64, functions.bind_double, functions.step, functions.reset
+        return bool(statement) and bool(_feed(*addresses, statement, firsts, others))
 
 
 def _fetched(
@@ -119,13 +145,23 @@ def _foreign(result: Any, *arguments: Any) -> Any:
     signature = result(types.intp, *arguments)
     if len(arguments) == 1:
         return intrinsic(lambda _, _address, _a: (signature, emit))
-    return intrinsic(lambda _, _address, _a, _b: (signature, emit))
+    if len(arguments) == 2:
+        return intrinsic(lambda _, _address, _a, _b: (signature, emit))
+    return intrinsic(lambda _, _address, _a, _b, _c: (signature, emit))
 
 
 _LLVM = {types.int32: ir.IntType(32), types.int64: ir.IntType(64), types.float64: ir.DoubleType()}
-_step = _foreign(types.int32, types.intp)
+_step = _reset = _foreign(types.int32, types.intp)
 _column_int64 = _foreign(types.int64, types.intp, types.int32)
 _column_double = _foreign(types.float64, types.intp, types.int32)
+_bind_int64 = _foreign(types.int32, types.intp, types.int32, types.int64)
+_bind_double = _foreign(types.int32, types.intp, types.int32, types.float64)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _bind_whole(bind_int64: int, statement: int, i: int, value: int) -> int:
+    code: int = _bind_int64(bind_int64, statement, types.int32(i), value)
+    return code
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -141,3 +177,25 @@ def _fill(
         for i in range(n_floats):
             others[i, n] = _column_double(column_double, statement, types.int32(i + 1))
     return room, _ROW
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _feed(
+    bind_int64: int,
+    bind_double: int,
+    step: int,
+    reset: int,
+    statement: int,
+    firsts: Ints,
+    others: Floats,
+) -> bool:
+    n_floats, n_rows = others.shape
+    for n in range(n_rows):
+        _bind_int64(bind_int64, statement, types.int32(1), firsts[n])
+        for i in range(n_floats):
+            _bind_double(bind_double, statement, types.int32(i + 2), others[i, n])
+        code = _step(step, statement)
+        _reset(reset, statement)
+        if code != _DONE:
+            return False
+    return True
