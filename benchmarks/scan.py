@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import yard
 from benchmarks.limit import walked
 from core import candle_files, signals
 from core.app import open_app
@@ -39,8 +40,8 @@ N_DAYS = 1827
 START_MS = 1_577_836_800_000
 
 
-def rows() -> list[dict[str, str]]:
-    """Measure, and return the lines of the table."""
+def tables() -> list[yard.Table]:
+    """Measure, and return the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         n_minutes = _database(folder)
@@ -60,12 +61,13 @@ def rows() -> list[dict[str, str]]:
             "beside": "bare compiled loop, same candles",
         }
 
-    return [
+    rows = [
         row("the loop itself over 5m bars", finer_s, n),
         row("scan and follow 15m, in memory", memory_s, n),
         row("retro_scan.py 15m, whole command", one_s, n),
         row("retro_scan.py 15m 1h 4h, two pairs, one core", all_s, n_minutes),
     ]
+    return [yard.Table("retro-scan of five years of minutes beside the limit", rows)]
 
 
 def _sources(folder: Path) -> list[Path]:
@@ -165,9 +167,3 @@ def _command(folder: Path, *more: str) -> float:
         subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
         times.append(time.perf_counter() - begun)
     return statistics.median(times)
-
-
-if __name__ == "__main__":
-    from core import cli
-
-    cli.show(rows(), as_json=False, title="retro-scan beside the limit")

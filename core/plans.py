@@ -24,6 +24,7 @@ from core.windows import NOISE_BARS, ScanInput, Windows, ending_at, latest
 REFUSALS = (  # in the order in which they are looked for; 0 is none
     "",
     "hole",
+    "seam",
     "spot_long_only",
     "order",
     "entry_passed",
@@ -56,7 +57,9 @@ def planned(events: SetupEvents, data: ScanInput, config: Config, rates: CostRat
     base = _noise_windows(rows, data, config)
     rows["tick"] = _ticks(base, data)
     _set_prices(rows, config)
-    _refuse(rows, "hole", *_holes(rows, data, config))
+    from_ms = data.bars.ts_ms[rows["i_p0"] - config.signals.fibo.piv_window]
+    _refuse(rows, "hole", *_holes(rows, from_ms, data))
+    _refuse(rows, "seam", *_seams(rows, from_ms, data))
     _refuse_senseless(rows, data, config)
     _refuse_poor(rows, base, config, rates)
     _set_sizes(rows, data, config, rates)
@@ -134,12 +137,18 @@ def _refuse(rows: Decisions, why: str, which: Bools, figure: Floats | Ints | flo
     rows["figure"][fresh] = np.broadcast_to(figure, which.shape)[fresh]
 
 
-def _holes(rows: Decisions, data: ScanInput, config: Config) -> tuple[Bools, Ints]:
+def _holes(rows: Decisions, from_ms: Ints, data: ScanInput) -> tuple[Bools, Ints]:
     """Count the base bars missing from the first bar of P0's neighbourhood to the decision."""
-    from_ms = data.bars.ts_ms[rows["i_p0"] - config.signals.fibo.piv_window]
     n_before = np.searchsorted(data.missing_ms, from_ms)
     n_missing = np.searchsorted(data.missing_ms, rows["decided_ms"]) - n_before
     return n_missing > 0, n_missing
+
+
+def _seams(rows: Decisions, from_ms: Ints, data: ScanInput) -> tuple[Bools, Ints]:
+    """Count the goings-over to another market between that bar and the decision."""
+    n_before = np.searchsorted(data.seams_ms, from_ms, side="right")
+    n_within = np.searchsorted(data.seams_ms, rows["decided_ms"]) - n_before
+    return n_within > 0, n_within
 
 
 def _refuse_senseless(rows: Decisions, data: ScanInput, config: Config) -> None:

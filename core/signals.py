@@ -171,6 +171,7 @@ def _detail(row: dict[str, Any], config: Config) -> str:
     wanted_pct = config.signals.min_tp_net_pct
     words = {
         "hole": f"{figure:.0f} base bars missing since the first pivot",
+        "seam": "the prices of two markets since the first pivot",
         "spot_long_only": "no shorts on a spot market",
         "order": f"stop {row['stop']:.10g}, entry {entry:.10g},"
         f" targets {row['tp1']:.10g} {row['tp2']:.10g}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,8 @@ class ScanInput:
     `bars` are the signal timeframe's, `higher` the two context timeframes' (see
     `timeframe.higher_timeframes`), `base` the finest ones stored (noise and tick), `leader` the
     leader's on the signal timeframe, None when it is this series or absent. `missing_ms` holds the
-    sorted opens of base bars that are missing or unknown. `context` may reach past them as well.
+    sorted opens of base bars that are missing or unknown, `seams_ms` the sorted opens from which on
+    bars come from another market. `context` may reach past them as well.
     """
 
     series: Series
@@ -31,6 +32,7 @@ class ScanInput:
     leader: Candles | None
     market: Market
     missing_ms: Ints
+    seams_ms: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     context: MarketContext = NOTHING_STORED
 
 

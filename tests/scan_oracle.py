@@ -236,6 +236,8 @@ def refusal(  # noqa: PLR0911
     n_missing = sum(hood_ms <= ms < found["decided_ms"] for ms in data.missing_ms.tolist())
     if n_missing:
         return "hole", f"{n_missing} base bars missing since the first pivot"
+    if any(hood_ms < ms < found["decided_ms"] for ms in data.seams_ms.tolist()):
+        return "seam", "the prices of two markets since the first pivot"
     if side < 0 and config.risk.spot_long_only and data.market.kind == "spot":
         return "spot_long_only", "no shorts on a spot market"
     if not (side * stop < side * entry < side * tp1 < side * tp2 and min(stop, tp2) > 0):

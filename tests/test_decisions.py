@@ -78,10 +78,11 @@ def test_exact_prices(seed: int) -> None:
     leader = random_candles(30_000, seed=seed + 50)
     base = random_candles(36_000, seed=seed)
     beside = market_context(base, seed)
-    data = scan_input(base, leader_base=leader, missing_ms=missing, context=beside)
+    seams = MONDAY_MS + 60_000 * np.array([15_000, 30_007], dtype=np.int64)
+    data = scan_input(base, leader_base=leader, missing_ms=missing, seams_ms=seams, context=beside)
     signals = {"lookback_candles": 80, "min_tp_net_pct": 0.5, "fibo": SMALL}
     seen = assert_equal_to_the_oracle(data, config_from({"signals": signals}), n_taken=150)
-    assert seen >= {"hole", "entry_passed", "tp_net"}
+    assert seen >= {"hole", "seam", "entry_passed", "tp_net"}
 
 
 @pytest.mark.parametrize(("seed", "timeframe"), [(3, "15m"), (4, "5m"), (5, "1h")])

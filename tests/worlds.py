@@ -91,6 +91,7 @@ def scan_input(
     leader_base: Candles | None = None,
     market: Market | None = None,
     missing_ms: Ints = NO_MS,
+    seams_ms: Ints = NO_MS,
     context: MarketContext = NOTHING_STORED,
 ) -> ScanInput:
     """Return what `signals.scan` needs, all timeframes resampled from one base series."""
@@ -103,6 +104,7 @@ def scan_input(
         leader=None if leader_base is None else resample(leader_base, timeframe),
         market=market or Market(symbol="AAA/USDT:USDT", kind="swap", tick=0.5),
         missing_ms=missing_ms,
+        seams_ms=seams_ms,
         context=context,
     )
 

@@ -22,6 +22,7 @@ from core.store import candles as store
 from core.store import markets as market_store
 from core.store.db import Database, open_reader
 from core.store.gaps import missing_ms
+from core.store.seams import seams_ms
 from core.timeframe import DAY_MS, floor_ms, higher_timeframes, tf_ms
 
 _TAIL_MS = 4 * DAY_MS  # trades that outlive the bars that were scanned are walked on in such steps
@@ -187,6 +188,7 @@ def _history(db: Database, config: Config, task: Task, base: Candles) -> signals
         leader=None if leader is None else bars(leader, series.timeframe),
         market=market_store.market_of(db, series.exchange, series.symbol),
         missing_ms=missing_ms(db, base_series, start_ms=origin, end_ms=end),
+        seams_ms=seams_ms(db, series.exchange, series.symbol),
         context=market_store.context_of(db, series, first_ms=task.first_ms, known_ms=end),
     )
 

@@ -31,6 +31,7 @@ from core.store import markets as market_store
 from core.store import signals as signal_store
 from core.store.db import Database
 from core.store.gaps import missing_ms
+from core.store.seams import seams_ms
 from core.timeframe import floor_ms, higher_timeframes, tf_ms
 
 log = logging.getLogger("trader.scan")
@@ -144,6 +145,7 @@ def scan_input(
         leader=None if leader is None else bars(leader, series.timeframe, lookback),
         market=market_store.market_of(db, series.exchange, series.symbol),
         missing_ms=missing_ms(db, base, start_ms=start_ms, end_ms=known_ms),
+        seams_ms=seams_ms(db, series.exchange, series.symbol),
         context=market_store.context_of(
             db,
             series,
