@@ -1,4 +1,4 @@
-"""The owner's tools: checkpoint, vacuum, backup, restore check, verify and doctor."""
+"""The owner's tools: checkpoint, vacuum, backup, restore check and doctor."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import numpy as np
 
-from core import signals
 from core.app import App, wall_ms
-from core.domain import Candidate, Candles, Series
+from core.domain import Series
 from core.errors import StoreError
-from core.jobs.scan import lacks_history, leader_of, scan_input
+from core.jobs.scan import lacks_history, leader_of
 from core.store import candles as store
 from core.store import operation
 from core.store.db import open_reader
-from core.timeframe import tf_ms
 
 log = logging.getLogger("trader.maintain")
 
@@ -122,117 +119,6 @@ def daily(app: App, *, now_wall_ms: int) -> None:
         log.info("backup %s, %.1f MB", done["file"], done["bytes"] / 1e6)
     vacuum(app)
     app.db.run("PRAGMA optimize")
-
-
-def verify(app: App, *, n_points: int = 60, seed: int = 7) -> dict[str, Any]:
-    """Check causality and parity on the owner's own candles; pure reading.
-
-    At random (series, bar): (a) decide the bar from arrays that end at it, and from arrays whose
-    later candles were scaled: the same bits; (b) decide it from exactly its own windows, as the
-    live scan reads them, and inside a long scan: the same candidates.
-    """
-    rng = np.random.default_rng(seed)
-    checked, same, details = 0, 0, []
-    spots = _spots(app)
-    for _ in range(n_points if spots else 0):
-        series, ts_ms = _random_bar(app, spots, rng)
-        ok, detail = _check_bar(app, series, ts_ms, rng)
-        checked, same = checked + 1, same + ok
-        if detail:
-            details.append(detail)
-    integrity = str(app.db.value("PRAGMA quick_check"))
-    return {
-        "checked": checked,
-        "same": same,
-        "candidates_compared": sum("candidate" in d for d in details),
-        "integrity": integrity,
-        "failed": [d for d in details if d.startswith("DIFFERENT")],
-        "ok": checked == same and checked > 0 and integrity == "ok",
-    }
-
-
-def _spots(app: App) -> list[tuple[Series, np.ndarray[Any, np.dtype[np.int64]]]]:
-    """Return the series that can be scanned, with the bars at which stored candidates lie."""
-    found = []
-    for symbol in app.config.symbols:
-        for timeframe in app.config.timeframes:
-            series = Series(app.config.exchange.id, symbol, timeframe)
-            row = store.series_row(app.db, series)
-            if row is None or row.n_rows < 100 or lacks_history(app.db, app.config, series):
-                continue
-            events = app.db.rows(
-                "SELECT ts_ms FROM signals WHERE exchange = ? AND symbol = ? AND timeframe = ?",
-                series,
-            )
-            found.append((series, np.array([e[0] for e in events], np.int64)))
-    return found
-
-
-def _random_bar(
-    app: App,
-    spots: list[tuple[Series, np.ndarray[Any, np.dtype[np.int64]]]],
-    rng: np.random.Generator,
-) -> tuple[Series, int]:
-    """Draw a series and one of its bars; every other time a bar that holds a candidate."""
-    series, events = spots[int(rng.integers(len(spots)))]
-    if len(events) and rng.random() < 0.5:
-        return series, int(rng.choice(events))
-    row = store.series_row(app.db, series)
-    assert row is not None
-    assert row.first_ms is not None
-    assert row.last_ms is not None
-    step = tf_ms(series.timeframe)
-    n = (row.last_ms - row.first_ms) // step
-    return series, row.first_ms + int(rng.integers(n + 1)) * step
-
-
-def _check_bar(app: App, series: Series, ts_ms: int, rng: np.random.Generator) -> tuple[bool, str]:
-    step, config = tf_ms(series.timeframe), app.config
-    known = ts_ms + step
-    live = scan_input(app.db, config, series, n_bars=1, known_ms=known)
-    alone = signals.scan(live, config, first_ms=ts_ms, last_ms=ts_ms)
-    later = known + 300 * step
-    full = scan_input(app.db, config, series, n_bars=300 + 300, known_ms=later)
-    scaled = _scaled_after(full, known, float(rng.uniform(0.5, 2.0)))
-    among = signals.scan(full, config, first_ms=ts_ms, last_ms=ts_ms)
-    changed = signals.scan(scaled, config, first_ms=ts_ms, last_ms=ts_ms)
-    same = _same(alone.candidates, among.candidates) and _same(alone.candidates, changed.candidates)
-    same = same and [r.reason for r in alone.rejections] == [r.reason for r in among.rejections]
-    same = same and [r.reason for r in alone.rejections] == [r.reason for r in changed.rejections]
-    what = "candidate" if alone.candidates else "no setup"
-    head = "same" if same else "DIFFERENT"
-    return same, f"{head} {series.symbol} {series.timeframe} {ts_ms}: {what}"
-
-
-def _scaled_after(data: signals.ScanInput, known_ms: int, factor: float) -> signals.ScanInput:
-    """Return the same input with every candle and value not yet known at an instant scaled."""
-    from dataclasses import replace
-
-    def scaled(bars: Candles) -> Candles:
-        n = bars.closed_by(known_ms)
-        ts, *prices = bars.columns()
-        out = [np.concatenate((column[:n], column[n:] * factor)) for column in prices]
-        return Candles(bars.timeframe, ts, *out)
-
-    return replace(
-        data,
-        bars=scaled(data.bars),
-        higher=(scaled(data.higher[0]), scaled(data.higher[1])),
-        base=scaled(data.base),
-        leader=None if data.leader is None else scaled(data.leader),
-        context=data.context.scaled_after(known_ms, factor),
-    )
-
-
-def _same(ours: list[Candidate], theirs: list[Candidate]) -> bool:
-    if len(ours) != len(theirs):
-        return False
-    return all(
-        a.plan == b.plan
-        and (a.p0_ms, a.p1_ms, a.setup, a.regime) == (b.p0_ms, b.p1_ms, b.setup, b.regime)
-        and a.features.tobytes() == b.features.tobytes()
-        for a, b in zip(ours, theirs, strict=True)
-    )
 
 
 def invariants(app: App) -> dict[str, Any]:

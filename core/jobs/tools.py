@@ -9,7 +9,7 @@ from typing import Any
 from core.app import App, wall_ms
 from core.domain import Message, Progress
 from core.errors import UsageError
-from core.jobs import learning, maintain, run
+from core.jobs import learning, maintain, run, verify
 from core.jobs.explain import data_now_ms
 from core.notify import channels, sinks_of
 from core.store import operation
@@ -21,7 +21,7 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
     if step in ("train", "calibrate", "tune", "weekly", "rollback", "evaluate"):
         return _learning(app, step, progress), True
     if step == "verify":
-        return _verify(app, args)
+        return _verify(app, args, progress)
     if step == "doctor":
         rows = maintain.doctor(app)
         shown = [{"state": state, "what": what, "remedy": remedy} for state, what, remedy in rows]
@@ -52,9 +52,8 @@ def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
     return act(app.db, app.config, models_dir=where, config_path=app.config_path, now_ms=now_ms)
 
 
-def _verify(app: App, args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
-    found = maintain.verify(app, n_points=args.points, seed=args.seed)
-    found = {"live = retro, no look-ahead": f"{found['same']}/{found['checked']}", **found}
+def _verify(app: App, args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], bool]:
+    found = verify.verify(app, n_points=args.points, seed=args.seed, progress=progress)
     ok = bool(found["ok"])
     if args.invariants:
         tables = maintain.invariants(app)
