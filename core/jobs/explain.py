@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from core.app import App, wall_ms
-from core.domain import Ints
+from core.domain import Ints, Series
 from core.store import candles as store
 from core.store import operation
+from core.store.db import Database
 from core.timeframe import DAY_MS, floor_ms, tf_ms
 
 FUNNEL_DAYS = 7
@@ -61,6 +62,25 @@ def funnel_of(
     counts.update((floor_ms(ts_ms, DAY_MS), "setups") for ts_ms in setups_ms)
     counts.update((floor_ms(ts_ms, DAY_MS), reason) for ts_ms, reason in refusals)
     return [(day, reason, n) for (day, reason), n in counts.items()]
+
+
+def uncounted(db: Database, series: Series, strategy: str, opens_ms: Ints) -> Ints:
+    """Return those of some bars that no retro-scan has counted yet.
+
+    It counts the bars of a day from the first on: those beyond as many are new.
+    """
+    days_ms = opens_ms - opens_ms % DAY_MS
+    kept = np.zeros(len(opens_ms), np.bool_)
+    for day_ms in np.unique(days_ms).tolist():
+        n_counted = db.value(
+            "SELECT n FROM funnel WHERE exchange = ? AND symbol = ? AND timeframe = ?"
+            " AND strategy_id = ? AND day_ms = ? AND reason = 'bars'",
+            (*series, strategy, day_ms),
+        )
+        stored = store.read_candles(db, series, start_ms=day_ms, end_ms=day_ms + DAY_MS).ts_ms
+        place = np.searchsorted(stored, opens_ms)
+        kept |= (days_ms == day_ms) & (place >= (n_counted or 0))
+    return opens_ms[kept]
 
 
 def funnel(

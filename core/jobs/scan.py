@@ -20,7 +20,7 @@ from core.domain import (
     Verdict,
 )
 from core.execution import new_states, order_of, state_to_json
-from core.jobs.explain import funnel_of
+from core.jobs.explain import funnel_of, uncounted
 from core.jobs.guards import decision_of, past_decisions, run_guards
 from core.jobs.judge import Judge
 from core.jobs.sync import frontier_ms
@@ -64,12 +64,16 @@ class ScanReport:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The scan of one series: its result, the bar it reached, and bars that were not there."""
+    """The scan of one series: its result, the bar it reached, and bars that were not there.
+
+    `is_first`: nothing was scanned live before, but a retro-scan may have counted these bars.
+    """
 
     series: Series
     result: signals.ScanResult
     position_ms: int
     absent_ms: Sequence[int] = ()
+    is_first: bool = False
 
 
 def leader_of(symbol: str) -> str | None:
@@ -158,7 +162,7 @@ def scan_input(
 def scan_series(app: App, series: Series, *, known_ms: int, position: int | None) -> Found | str:
     """Scan the closed bars of one series that were not scanned yet; or say why it waits."""
     db, config, step = app.db, app.config, tf_ms(series.timeframe)
-    newest = floor_ms(known_ms, step) - step
+    newest, is_first = floor_ms(known_ms, step) - step, position is None
     if position is None:
         position = _first_position(app, series, newest)
     if newest <= position:
@@ -170,7 +174,7 @@ def scan_series(app: App, series: Series, *, known_ms: int, position: int | None
     data = scan_input(db, config, series, n_bars=n_bars, known_ms=newest + step)
     result = signals.scan(data, config, first_ms=position + 1, last_ms=newest)
     absent = {*range(position + step, newest + 1, step)}.difference(data.bars.ts_ms.tolist())
-    return Found(series, result, newest, sorted(absent))
+    return Found(series, result, newest, sorted(absent), is_first)
 
 
 def _completed(app: App, series: Series, ts_ms: int) -> Found:
@@ -249,13 +253,17 @@ def _store_found(
             )
             signal_store.forget_skipped(app.db, one.series, app.strategy, one.position_ms)
             signal_store.note_skipped(app.db, one.series, app.strategy, one.absent_ms)
-            signal_store.count_funnel(app.db, one.series, app.strategy, _funnel(one.result))
+            signal_store.count_funnel(app.db, one.series, app.strategy, _funnel(app, one))
 
 
-def _funnel(result: signals.ScanResult) -> list[tuple[int, str, int]]:
-    refused = [(one.ts_ms, one.reason) for one in result.rejections]
-    taken_ms = [one.ts_ms for one in result.candidates]
-    return funnel_of(result.opens_ms, [*taken_ms, *(ts_ms for ts_ms, _ in refused)], refused)
+def _funnel(app: App, found: Found) -> list[tuple[int, str, int]]:
+    result, opens_ms = found.result, found.result.opens_ms
+    if found.is_first:
+        opens_ms = uncounted(app.db, found.series, app.strategy, opens_ms)
+    counted = {*opens_ms.tolist()}
+    refused = [(one.ts_ms, one.reason) for one in result.rejections if one.ts_ms in counted]
+    taken_ms = [one.ts_ms for one in result.candidates if one.ts_ms in counted]
+    return funnel_of(opens_ms, [*taken_ms, *(ts_ms for ts_ms, _ in refused)], refused)
 
 
 def _live_rows(
