@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--file", type=Path, help="restore: the backup to put back")
-    parser.add_argument("--points", type=cli.positive, default=60, help="verify: bars to check")
+    parser.add_argument(
+        "--points", type=cli.positive, default=60, help="verify: bars to check; each 20, a stretch"
+    )
     parser.add_argument("--seed", type=int, default=7, help="verify: which bars")
     parser.add_argument("--invariants", action="store_true", help="verify: the tables too")
     parser.add_argument("--force", action="store_true", help="vacuum: even with nothing to gain")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import maintenance
 from core.app import App
 from core.config import Config
 from core.domain import Market, Series
@@ -224,3 +228,29 @@ def test_the_owners_verify_reports_a_leak(
         assert row["series"].partition(" ")[0] in SYMBOLS
         assert row["instant"].startswith("2024-01-")
         assert row["column"]
+
+
+def test_the_command_fails_with_a_line_for_each_difference(
+    app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, the figure, and lines that name series, instant and column; well, it is 0."""
+    command = ["verify", "--points", "20", "--seed", "3", "--config", str(app.config_path)]
+    kept = logging.getLogger().handlers[:]
+    try:
+        assert maintenance.main(command) == 0
+        well = capsys.readouterr().out
+        leaks.forming_higher_bar(monkeypatch)
+        assert maintenance.main(command) == 1
+        sick = capsys.readouterr().out
+        assert maintenance.main([*command, "--json"]) == 1
+    finally:
+        logging.getLogger().handlers[:] = kept
+    figure = r"verified +decisions (\d+)/20, live = retro \d+/(\d+) rows, trades \d+/(\d+)"
+    for text, n in ((well, 20), (sick, None)):
+        found = re.search(figure, text)
+        assert found
+        assert (int(found[1]) == 20) == (n == 20)
+    assert re.search(r"(BTC|ETH)/USDT:USDT +1.+ 2024-01-\d\d \d\d:\d\d .+feature higher1_", sick)
+    whole = json.loads(capsys.readouterr().out)
+    assert len(whole["failed"]) > 40
+    assert "more differences" in sick

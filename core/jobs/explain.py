@@ -1,10 +1,9 @@
-"""Answers about the scan: what time the market has, and why there is or is not a signal."""
+"""What a scan counts, and what time the market has for scripts that act on what is stored."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from core.store import candles as store
 from core.store import operation
 from core.store.db import Database
 from core.timeframe import DAY_MS, floor_ms, tf_ms
-
-FUNNEL_DAYS = 7
 
 
 def market_now_ms(app: App) -> int:
@@ -81,42 +78,3 @@ def uncounted(db: Database, series: Series, strategy: str, opens_ms: Ints) -> In
         place = np.searchsorted(stored, opens_ms)
         kept |= (days_ms == day_ms) & (place >= (n_counted or 0))
     return opens_ms[kept]
-
-
-def funnel(
-    app: App, *, symbols: Sequence[str] = (), timeframes: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return the counts of the last days: bars, setups, refusals, gate and delivery."""
-    now_ms = market_now_ms(app)
-    rows = app.db.dicts(
-        "SELECT symbol, timeframe, reason, sum(n) AS n FROM funnel WHERE strategy_id = ?"
-        " AND day_ms >= ? GROUP BY symbol, timeframe, reason",
-        (app.strategy, now_ms - FUNNEL_DAYS * DAY_MS),
-    )
-    chosen = [r for r in rows if _wanted(r, symbols, timeframes)]
-    counts: Counter[str] = Counter()
-    for row in chosen:
-        counts[row["reason"]] += row["n"]
-    told = app.db.dicts(
-        "SELECT symbol, timeframe, gate, gate_reason, delivery, delivery_reason, count(*) AS n"
-        " FROM signals WHERE strategy_id = ? AND decided_ms >= ?"
-        " GROUP BY symbol, timeframe, gate, gate_reason, delivery, delivery_reason",
-        (app.strategy, now_ms - FUNNEL_DAYS * DAY_MS),
-    )
-    gates: Counter[str] = Counter()
-    deliveries: Counter[str] = Counter()
-    for row in (r for r in told if _wanted(r, symbols, timeframes)):
-        gates[f"{row['gate']} {row['gate_reason']}"] += row["n"]
-        deliveries[f"{row['delivery']} {row['delivery_reason']}".strip()] += row["n"]
-    bars, setups = counts.pop("bars", 0), counts.pop("setups", 0)
-    steps = [("bars", bars), ("setups", setups)]
-    steps += [(f"refused: {reason}", n) for reason, n in counts.most_common()]
-    steps += [(f"gate: {gate}", n) for gate, n in gates.most_common()]
-    steps += [(f"delivery: {how}", n) for how, n in deliveries.most_common()]
-    return {f"funnel, last {FUNNEL_DAYS} days": [{"step": s, "n": n} for s, n in steps]}
-
-
-def _wanted(row: dict[str, Any], symbols: Sequence[str], timeframes: Sequence[str]) -> bool:
-    return (not symbols or row["symbol"] in symbols) and (
-        not timeframes or row["timeframe"] in timeframes
-    )

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from core import features
 from core.app import App
 from core.config import Config
 from core.domain import Candles, Series
@@ -249,13 +252,14 @@ def _rows(db: Database) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Return the signals by identity, with their features; of open trades without what drifts."""
     found = {}
     for row in db.dicts(
-        "SELECT s.*, f.version AS features_version, f.vector AS features"
+        "SELECT s.*, f.version AS features_version, f.vector"
         " FROM signals s JOIN features f ON f.signal_id = s.id ORDER BY decided_ms, id"
     ):
-        row["exec_state"] = json.loads(row["exec_state"])
-        if row["closed_ts_ms"] is None:
-            for name in _DRIFTING:
-                row["exec_state"].pop(name)
+        state, vector = json.loads(row.pop("exec_state")), row.pop("vector")
+        drifts = _DRIFTING if row["closed_ts_ms"] is None else ()
+        row |= {f"state {name}": x for name, x in state.items() if name not in drifts}
+        values = np.frombuffer(vector, "<f8").tolist()
+        row |= {f"feature {name}": x for name, x in zip(features.NAMES, values, strict=True)}
         found[tuple(row[name] for name in signal_store.IDENTITY)] = row
     return found
 

@@ -14,6 +14,8 @@ from core.jobs.explain import data_now_ms
 from core.notify import channels, sinks_of
 from core.store import operation
 
+_LINES = 40  # of differences that people are shown
+
 
 def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple[Any, bool]:
     """Run one step; returns (what to show, whether all is well)."""
@@ -54,7 +56,10 @@ def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
 
 def _verify(app: App, args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], bool]:
     found = verify.verify(app, n_points=args.points, seed=args.seed, progress=progress)
-    ok = bool(found["ok"])
+    ok, n_more = bool(found["ok"]), len(found["failed"]) - _LINES
+    if n_more > 0 and not args.json:
+        found["failed"] = found["failed"][:_LINES]
+        found["not shown"] = f"{n_more} more differences: see them with --json"
     if args.invariants:
         tables = maintain.invariants(app)
         found["invariants broken"] = tables["broken"]
