@@ -224,6 +224,17 @@ def test_verify_covers_what_is_stored_beside_the_candles(
     assert found["ok"] is not leaks
 
 
+def test_what_cannot_be_checked_is_named(tmp_path: Path) -> None:
+    """Without candles nothing is proven: not all right, and each series says why."""
+    empty = opened(write_config(tmp_path / "empty", symbols=["ETH/USDT"], timeframes=["1h", "4h"]))
+    found = verify.verify(empty, n_points=5)
+    assert not found["ok"]
+    assert found["verified"] == "decisions 0/0, live = retro 0/0 rows, trades 0/0"
+    why = "no candles; run: python download_data.py"
+    assert found["not checked"] == {"ETH/USDT 1h": why, "ETH/USDT 4h": why}
+    empty.close()
+
+
 def test_invariants_name_what_is_broken(app: App) -> None:
     """Clean after a replay; each planted fault is named, and only it."""
     replayed(app)

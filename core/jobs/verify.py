@@ -55,7 +55,8 @@ def verify(
     n_stretches = -(-n_points // _POINTS_A_STRETCH)
     with open_reader(app.db.path) as db:
         reading = replace(app, db=db)
-        spots, judge, points, stretches = _spots(reading), Judge.of(reading), [], []
+        (spots, waiting), judge = _spots(reading), Judge.of(reading)
+        points, stretches = [], []
         for i in range(n_points if spots else 0):
             points.append(_point(reading, _one_of(spots, rng), judge, rng))
             progress("decisions", i + 1, n_points)
@@ -64,7 +65,7 @@ def verify(
             stretches.append(_lived(reading, _one_of(spots, rng), judge, rng))
             progress("live = retro", i + 1, n_stretches)
         integrity = str(db.value("PRAGMA quick_check"))
-    return _answer(points, stretches, integrity)
+    return _answer(points, stretches, integrity) | {"not checked": waiting}
 
 
 def _answer(
@@ -102,22 +103,31 @@ def _stretch_row(stretch: Stretch, found: Compared) -> dict[str, Any]:
     }
 
 
-def _spots(app: App) -> list[_Spot]:
-    """Return the series that can be scanned; all of their bars are settled."""
-    found = []
+def _spots(app: App) -> tuple[list[_Spot], dict[str, str]]:
+    """Return the series that can be scanned, all of their bars settled; and why others cannot."""
+    found, waiting = list[_Spot](), dict[str, str]()
     settled = settled_ms(app.db, app.config, app.config.symbols, now_ms=ALL_TIME_MS[1])
     for symbol in app.config.symbols:
         for timeframe in app.config.timeframes:
             series = Series(app.config.exchange.id, symbol, timeframe)
-            row = store.series_row(app.db, series)
-            if row is None or row.first_ms is None or row.last_ms is None:
-                continue
-            step = tf_ms(timeframe)
-            first_ms = row.first_ms + _FIRST_BARS * step
-            last_ms = min(row.last_ms, (settled[symbol] // step - 1) * step)
-            if first_ms < last_ms and not lacks_history(app.db, app.config, series):
-                found.append(_Spot(series=series, first_ms=first_ms, last_ms=last_ms))
-    return found
+            spot = _spot(app, series, settled[symbol])
+            if isinstance(spot, _Spot):
+                found.append(spot)
+            else:
+                waiting[f"{symbol} {timeframe}"] = spot
+    return found, waiting
+
+
+def _spot(app: App, series: Series, settled_until_ms: int) -> _Spot | str:
+    row, step = store.series_row(app.db, series), tf_ms(series.timeframe)
+    lack = lacks_history(app.db, app.config, series)
+    if lack or row is None or row.first_ms is None or row.last_ms is None:
+        return lack or "no bars"
+    first_ms = row.first_ms + _FIRST_BARS * step
+    last_ms = min(row.last_ms, (settled_until_ms // step - 1) * step)
+    if first_ms >= last_ms:
+        return "too few settled bars, of it or of what it is read with"
+    return _Spot(series=series, first_ms=first_ms, last_ms=last_ms)
 
 
 def _one_of(spots: Sequence[_Spot], rng: np.random.Generator) -> _Spot:
