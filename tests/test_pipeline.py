@@ -307,7 +307,7 @@ def test_a_bar_completed_behind_the_scan_is_scanned_once_as_late(tmp_path: Path)
     for name in ("p0_ms", "entry", "sl", "tp1", "tp2", "cost_r", "regime", "valid_until_ms"):
         assert rows[0][name] == want[name]
     assert app.db.rows("SELECT * FROM skipped_bars") == []
-    scanned = (at_ms + 60 * MINUTE_MS - world.split_ms) // (15 * MINUTE_MS) + 1
+    scanned = (at_ms + 60 * MINUTE_MS - world.split_ms) // (15 * MINUTE_MS)
     assert app.db.value(bars, (LONE,)) - before == scanned
     app.close()
 
