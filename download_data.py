@@ -31,7 +31,7 @@ from core import cli
 from core.errors import UsageError
 
 if TYPE_CHECKING:
-    from core.jobs.backfill import Plan
+    from core.jobs.backfill_plan import Plan
 
 _ONLY_WITH = {
     "market": "import",
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "until_ms": cli.day_ms(args.end) if args.end else None,
         }
         if args.paths:
-            rows = files.import_files(
+            rows = files.import_paths(
                 app,
                 args.paths,
                 **window,

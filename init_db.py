@@ -15,9 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Create or migrate, and say where."""
     args = cli.parser(__doc__).parse_args(argv)
     with cli.app(args) as app:
-        from core.jobs import maintain
+        from core.jobs import holdings
 
-        found = maintain.inspect(app.db)
+        found = holdings.inspect(app.db)
         cli.show(
             {
                 "database": found["file"],

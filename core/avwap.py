@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from core.domain import Floats
+from core.domain import Floats, Ints
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def avwap(high: Floats, low: Floats, close: Floats, volume: Floats, *, i_anchor: int) -> Floats:
+def avwap(high: Floats, low: Floats, close: Floats, volume: Floats, i_anchor: int) -> Floats:
     """Return the mean of (high + low + close) / 3 since the anchor, weighted by volume.
 
     Shapes (n,), price units; NaN before the anchor. While nothing was traded since the anchor the
@@ -31,7 +31,6 @@ def first_reclaim(
     ahead: Floats,
     behind: Floats,
     gap: Floats,
-    *,
     i_p0: int,
     i_p1: int,
     i_confirmed: int,
@@ -55,3 +54,52 @@ def first_reclaim(
         if gap[i] < 0:
             was_behind = True
     return -1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def last_avwaps(
+    high: Floats, low: Floats, close: Floats, volume: Floats, first: Ints, end: Ints
+) -> Floats:
+    """Return, for each run of bars `first[k]` to `end[k] - 1`, its AVWAP anchored at its start."""
+    out = np.empty(len(end))
+    for k in range(len(end)):
+        part = slice(first[k], end[k])
+        line = avwap(high[part], low[part], close[part], volume[part], 0)
+        out[k] = line[len(line) - 1]
+    return out
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def reclaim_bars(
+    high: Floats,
+    low: Floats,
+    close: Floats,
+    volume: Floats,
+    i_p0: Ints,
+    i_p1: Ints,
+    i_last: Ints,
+    *,
+    side: int,
+    n_confirming: int,
+) -> Ints:
+    """Return `first_reclaim` of each impulse, looking at the bars from its P0 to `i_last` only.
+
+    P1 is known `n_confirming` bars after it. Bar indices throughout; `side` is +1 or -1.
+    """
+    out = np.full(len(i_p0), -1, np.int64)
+    for k in range(len(i_p0)):
+        start = i_p0[k]
+        part = slice(start, i_last[k] + 1)
+        line = avwap(high[part], low[part], close[part], volume[part], 0)
+        i_bar = first_reclaim(
+            high[part] if side > 0 else -low[part],
+            low[part] if side > 0 else -high[part],
+            side * (close[part] - line),
+            0,
+            i_p1[k] - start,
+            i_p1[k] + n_confirming - start,
+            i_last[k] - start,
+        )
+        if i_bar >= 0:
+            out[k] = i_bar + start
+    return out

@@ -13,6 +13,8 @@ from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, floor_ms
 PIPELINE = ("incremental_sync", "resample", "scan_signals", "execute_signals")
 WEEKLY = ("auto_train", "auto_calibrate", "auto_tune")
 DIGEST = "daily_digest"
+STATS = "market_stats"
+_STATS_MINUTES = (*range(11), 15, 30, 45)  # quarters, and while a settlement may be published late
 _MONDAY_MS = 4 * DAY_MS  # 1970-01-05, the first Monday of the epoch
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -55,10 +57,21 @@ def last_digest_ms(hour: int, zone: str, now_ms: int) -> int:
     raise AssertionError("a day has no such hour")  # a zone skips at most one occurrence
 
 
+def next_stats_ms(after_ms: int) -> int:
+    """Return the next instant at which funding, open interest and records are looked at.
+
+    >>> [next_stats_ms(minute * MINUTE_MS) // MINUTE_MS for minute in (3, 10, 44, 45)]
+    [4, 15, 45, 60]
+    """
+    hour, within = floor_ms(after_ms, HOUR_MS), after_ms % HOUR_MS
+    later = [minute * MINUTE_MS for minute in _STATS_MINUTES if minute * MINUTE_MS > within]
+    return hour + min(later, default=HOUR_MS)
+
+
 def first_marks(now_ms: int, marks: Mapping[str, int]) -> dict[str, int]:
     """Return the marks that a first start sets: nothing that lies before it is due."""
     minute = floor_ms(now_ms, MINUTE_MS)
-    wanted = dict.fromkeys(PIPELINE, minute - MINUTE_MS)
+    wanted = dict.fromkeys((*PIPELINE, STATS), minute - MINUTE_MS)
     wanted.update(dict.fromkeys((*WEEKLY, DIGEST), now_ms))
     return {job: mark for job, mark in wanted.items() if job not in marks}
 
@@ -74,6 +87,9 @@ def next_due(now_ms: int, marks: Mapping[str, int], config: Config) -> Due | Non
     stages = [(marks.get(job, minute - MINUTE_MS) + MINUTE_MS, i) for i, job in enumerate(PIPELINE)]
     due_ms, stage = min(stages)
     candidates = [(due_ms, stage, PIPELINE[stage])] if due_ms <= minute else []
+    stats = next_stats_ms(marks.get(STATS, minute))
+    if stats <= minute:
+        candidates.append((stats, len(PIPELINE), STATS))
     for job, weekly in _weekly(config).items():
         instant = last_weekly_ms(weekly, now_ms)
         if weekly.enabled and instant > marks.get(job, now_ms):

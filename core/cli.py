@@ -127,12 +127,12 @@ def reader(args: argparse.Namespace) -> Iterator[tuple[Config, Database]]:
     """Open the database read-only, for commands that only look."""
     from core.app import database_path
     from core.config_file import load_config
-    from core.store.db import open_reader
+    from core.store.db import open_current
 
     setup_logging(args.log_level)
     path = args.config.resolve()
     config = load_config(path)
-    with open_reader(database_path(config, path.parent)) as db:
+    with open_current(database_path(config, path.parent)) as db:
         yield config, db
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.config import Signals
-from core.domain import Market
+from core.domain import Market, Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ def cost_rates(signals: Signals, market: Market) -> CostRates:
     )
 
 
-def stop_cost_r(entry: float, stop: float, rates: CostRates) -> float:
+def stop_cost_r(entry: Price, stop: Price, rates: CostRates) -> Price:
     """Return the cost, in R, of a resting entry that ends at its stop.
 
     Maker in, taker and slippage out; funding is left out because the holding time is unknown.
@@ -41,7 +41,7 @@ def stop_cost_r(entry: float, stop: float, rates: CostRates) -> float:
     return (rates.maker_frac * entry + out_frac * stop) / abs(entry - stop)
 
 
-def target_net_pct(entry: float, target: float, rates: CostRates) -> float:
+def target_net_pct(entry: Price, target: Price, rates: CostRates) -> Price:
     """Return what a resting target pays after both maker fees, in percent of notional."""
     gross_frac = abs(target - entry) / entry
     return 100 * (gross_frac - rates.maker_frac * (1 + target / entry))

@@ -83,13 +83,12 @@ def deliver(
 
     A decision depends on rows decided at or before it and on exits before its instant alone. To
     decide new rows give, with their deliveries, all rows decided in the `WINDOW_MS` before them
-    and every older one that was LIVE or PAPER: the result is that of one pass over everything.
+    and, of the older ones that were LIVE or PAPER, those not closed before that window, those a
+    cooldown still counts from, and the last `max_consecutive_stops` to close with a result before
+    it: the result is that of one pass over everything.
     """
-    flow = _Pass(guards=guards, send=send, paper_per_day=paper_per_day, muted=muted)
-    given: list[tuple[Delivery, str]] = [(Delivery.NONE, "")] * len(decisions)
-    for i in sorted(range(len(decisions)), key=lambda i: decisions[i].order):
-        given[i] = flow.decide(decisions[i])
-    return given
+    flow = Pass(guards=guards, send=send, paper_per_day=paper_per_day, muted=muted)
+    return flow.go_on(decisions)
 
 
 @dataclass(slots=True)
@@ -144,8 +143,8 @@ class _Losses:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Pass:
-    """The state between two decisions."""
+class Pass:
+    """The pass itself: what it remembers is what later decisions depend on, of any history."""
 
     guards: Guards
     send: str
@@ -160,7 +159,14 @@ class _Pass:
     group: tuple[int, set[Side]] = (-1, set())
     papers: tuple[int, int] = (-1, 0)  # UTC day, how many that day
 
-    def decide(self, row: Decision) -> tuple[Delivery, str]:
+    def go_on(self, decisions: Sequence[Decision]) -> list[tuple[Delivery, str]]:
+        """Return what becomes of some decisions; none of them may lie before an earlier call's."""
+        given: list[tuple[Delivery, str]] = [(Delivery.NONE, "")] * len(decisions)
+        for i in sorted(range(len(decisions)), key=lambda i: decisions[i].order):
+            given[i] = self._decide(decisions[i])
+        return given
+
+    def _decide(self, row: Decision) -> tuple[Delivery, str]:
         self._close_before(row.decided_ms)
         ranks = self.ranks[row.ev_lo_pct is not None]
         ranks.forget_before(row.decided_ms - WINDOW_MS)

@@ -33,6 +33,7 @@ __all__ = [
     "outcome",
     "state_from_json",
     "state_to_json",
+    "states_to_json",
     "status_of",
 ]
 
@@ -207,12 +208,19 @@ def _row(rows: Any) -> Any:
 
 def state_to_json(state: Any) -> str:
     """Return one state as JSON that reads back to the same bits."""
-    row = _row(state)
-    values = {name: row[name].tolist() for name in STATE.names or ()}
-    values["status"] = STATUSES[values["status"]].value
-    values["reason"] = REASONS[values["reason"]]
-    values["stop_reason"] = REASONS[values["stop_reason"]]
-    return json.dumps(values, separators=(",", ":"))
+    return states_to_json(np.atleast_1d(state))[0]
+
+
+def states_to_json(states: States) -> list[str]:
+    """Return `state_to_json` of each state."""
+    names = STATE.names or ()
+    columns = {name: states[name].tolist() for name in names}
+    columns["status"] = [STATUSES[code].value for code in columns["status"]]
+    for name in ("reason", "stop_reason"):
+        columns[name] = [REASONS[code] for code in columns[name]]
+    encode = json.JSONEncoder(separators=(",", ":")).encode
+    rows = zip(*columns.values(), strict=True)
+    return [encode(dict(zip(names, row, strict=True))) for row in rows]
 
 
 def state_from_json(text: str) -> States:

@@ -7,17 +7,24 @@ side, so that a short in a mirrored market looks like a long.
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from core.domain import Candles, Floats, Setup, TradePlan
-from core.fibo import Impulse
-from core.indicators import atr as average_true_range
-from core.indicators import efficiency, ema, mean, path_length, true_range
-from core.regime import EFFICIENCY_BARS, volatility_rank
-from core.timeframe import DAY_MS, HOUR_MS
+from core.avwap import last_avwaps
+from core.config import Config
+from core.domain import Candles, Floats, Ints, Setup
+from core.indicators import activities, furthest, last_atrs, means, path_lengths, trends
+from core.market_context import NAMES as _CONTEXT
+from core.market_context import MarketContext, context_values
+from core.regime import EFFICIENCY_BARS
+from core.setups import SETUPS
+from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
+from core.windows import ScanInput, Windows, ending_at, latest
 
-VERSION = 1  # raise when a name, an order or a meaning changes
+VERSION = 2  # raise when a name, an order or a meaning changes
 
 _EMA_BARS = 50
 _SLOPE_BARS = 12
@@ -61,117 +68,159 @@ NAMES: tuple[str, ...] = (
     *(f"higher2_{name}" for name in _TREND),
     *_LEADER,
     *_CALENDAR,
+    *_CONTEXT,
 )
 
 
-def compute(
-    plan: TradePlan,
-    impulse: Impulse,
-    *,
-    setup: Setup,
-    window: Candles,
-    higher: tuple[Candles, Candles],
-    leader: Candles | None,
-    atr: Floats,
-    avwap: float,
-    atr_period: int,
-) -> Floats:
-    """Return the features of one candidate in the order of `NAMES`, shape (len(NAMES),).
+def compute(rows: NDArray[Any], data: ScanInput, config: Config) -> Floats:
+    """Return the features of some decisions in the order of `NAMES`, shape (n, len(NAMES)).
 
-    `window` ends at the signal bar, which is the last one known; `impulse` holds bar indices into
-    it. `higher` and `leader` hold only bars closed by the decision. `atr` is the window's, `avwap`
-    the value at the signal bar (NaN where the owner does not use it).
+    `rows` are planned decisions (see `plans.DECISION`). Each row reads its own windows alone: the
+    last `signals.lookback_candles` bars of its timeframe, of each higher one and of the leader
+    that are closed by its decision.
 
-    NaN only where no earlier history exists: a timeframe with fewer bars than a span, or a leader
-    that is absent, the series itself, or without the signal bar.
+    NaN only where no earlier history exists: a timeframe with fewer bars than a span, a leader
+    that is absent, the series itself, or without the signal bar; an AVWAP the owner does not use;
+    and what the context does not hold.
     """
-    values = (
-        *_geometry(plan, impulse, setup=setup, window=window),
-        *_activity(impulse, window=window, atr=atr),
-        plan.side * (window.close[-1] - avwap) / plan.atr,
-        plan.side * (plan.entry - avwap) / plan.atr,
-        *_trend(window, side=plan.side, atr=atr),
-        *(
-            value
-            for bars in higher
-            for value in _trend(bars, side=plan.side, atr=_atr(bars, atr_period))
-        ),
-        *_leader_returns(leader, side=plan.side, ts_ms=int(window.ts_ms[-1])),
-        *_calendar(plan.decided_ms),
+    lookback, period = config.signals.lookback_candles, config.signals.atr_period
+    decided_ms = rows["decided_ms"]
+    own = ending_at(data.bars, rows["i_bar"], lookback)
+    higher = [latest(bars, decided_ms, lookback) for bars in data.higher]
+    blocks = (
+        _geometry(rows, data.bars),
+        _activity(rows, own, period=period),
+        _avwap(rows, data.bars, used=config.signals.avwap.use),
+        _trend(rows, own, np.ascontiguousarray(rows["atr"])),
+        *(_trend(rows, windows, _atrs(windows, period)) for windows in higher),
+        _leader_returns(rows, data.leader, lookback),
+        _calendar(decided_ms),
+        _context(rows, data.context),
     )
-    return np.array(values, dtype=np.float64)
+    return np.ascontiguousarray(np.hstack(blocks))
 
 
-def _geometry(
-    plan: TradePlan, impulse: Impulse, *, setup: Setup, window: Candles
-) -> tuple[float, ...]:
-    side, i_p0, i_p1 = plan.side, impulse.i_p0, impulse.i_p1
-    amplitude = impulse.amplitude
-    since = slice(i_p1 + 1, None)
-    deepest = window.low[since].min() if side > 0 else window.high[since].max()
-    path = path_length(window.close[i_p0 : i_p1 + 1])
-    return (
-        float(setup is Setup.RECLAIM),
-        plan.risk / plan.atr,
-        abs(plan.tp1 - plan.entry) / plan.risk,
-        side * (impulse.p1 - plan.entry) / amplitude,
-        amplitude / plan.atr,
+def _geometry(rows: NDArray[Any], bars: Candles) -> Floats:
+    names = ("side", "i_p0", "i_p1", "i_bar")
+    side, i_p0, i_p1, i_bar = (np.ascontiguousarray(rows[name]) for name in names)
+    p1, entry, atr = rows["p1"], rows["entry"], rows["atr"]
+    amplitude, risk = np.abs(p1 - rows["p0"]), np.abs(entry - rows["stop"])
+    deepest = furthest(bars.high, bars.low, i_p1 + 1, i_bar + 1, side)
+    path = path_lengths(bars.close, i_p0, i_p1 + 1)
+    columns = (
+        rows["setup"] == SETUPS.index(Setup.RECLAIM),
+        risk / atr,
+        np.abs(rows["tp1"] - entry) / risk,
+        side * (p1 - entry) / amplitude,
+        amplitude / atr,
         i_p1 - i_p0,
-        abs(window.close[i_p1] - window.close[i_p0]) / path if path > 0 else 0.0,
-        side * (impulse.p1 - window.close[-1]) / amplitude,
-        side * (impulse.p1 - deepest) / amplitude,
-        len(window) - 1 - i_p1,
-        plan.cost_r,
-        plan.p_mart,
+        _ratio(np.abs(bars.close[i_p1] - bars.close[i_p0]), path, otherwise=0.0),
+        side * (p1 - rows["close"]) / amplitude,
+        side * (p1 - deepest) / amplitude,
+        i_bar - i_p1,
+        rows["cost_r"],
+        rows["p_mart"],
     )
+    return np.column_stack(columns)
 
 
-def _activity(impulse: Impulse, *, window: Candles, atr: Floats) -> tuple[float, ...]:
-    ranges = true_range(window.high, window.low, window.close)
-    usual = mean(window.volume)
-    rising = mean(window.volume[impulse.i_p0 + 1 : impulse.i_p1 + 1])
-    falling = mean(window.volume[impulse.i_p1 + 1 :])
-    return (
-        100 * atr[-1] / window.close[-1],
-        mean(ranges[-_SHORT_BARS:]) / mean(ranges[-_LONG_BARS:]),
-        volatility_rank(window.close, atr),
-        rising / usual if usual > 0 else 1.0,
-        falling / rising if rising > 0 else 1.0,
+def _ratio(above: Floats, below: Floats, *, otherwise: float) -> Floats:
+    """Divide where the divisor is above 0."""
+    return np.where(below > 0, above / np.where(below > 0, below, 1.0), otherwise)
+
+
+def _activity(rows: NDArray[Any], own: Windows, *, period: int) -> Floats:
+    bars, i_p0, i_p1 = own.bars, rows["i_p0"], rows["i_p1"]
+    rank, range_ratio = activities(
+        bars.high,
+        bars.low,
+        bars.close,
+        own.first,
+        own.end,
+        period=period,
+        short_bars=_SHORT_BARS,
+        long_bars=_LONG_BARS,
+    ).T
+    usual = means(bars.volume, own.first, own.end)
+    rising = means(bars.volume, i_p0 + 1, i_p1 + 1)
+    falling = means(bars.volume, i_p1 + 1, own.end)
+    columns = (
+        100 * rows["atr"] / rows["close"],
+        range_ratio,
+        rank,
+        _ratio(rising, usual, otherwise=1.0),
+        _ratio(falling, rising, otherwise=1.0),
     )
+    return np.column_stack(columns)
 
 
-def _atr(bars: Candles, period: int) -> Floats:
-    return np.asarray(average_true_range(bars.high, bars.low, bars.close, period=period))
+def _avwap(rows: NDArray[Any], bars: Candles, *, used: bool) -> Floats:
+    """Distance of close and entry from the AVWAP of P0, in ATR."""
+    if not used:
+        return np.full((len(rows), len(_AVWAP)), math.nan)
+    i_p0, i_end = np.ascontiguousarray(rows["i_p0"]), rows["i_bar"] + 1
+    line = last_avwaps(bars.high, bars.low, bars.close, bars.volume, i_p0, i_end)
+    side, atr = rows["side"], rows["atr"]
+    return np.column_stack([side * (rows[name] - line) / atr for name in ("close", "entry")])
 
 
-def _trend(bars: Candles, *, side: int, atr: Floats) -> tuple[float, float, float]:
+def _trend(rows: NDArray[Any], windows: Windows, atr: Floats) -> Floats:
     """Distance from the EMA and its slope in ATR of these bars, and the signed efficiency."""
-    travel = side * efficiency(bars.close, span=EFFICIENCY_BARS)
-    if len(bars) < _EMA_BARS or not atr[-1] > 0:
-        return math.nan, math.nan, travel
-    line = ema(bars.close, period=_EMA_BARS)
-    distance = side * (bars.close[-1] - line[-1]) / atr[-1]
-    if len(bars) < _EMA_BARS + _SLOPE_BARS:
-        return distance, math.nan, travel
-    return distance, side * (line[-1] - line[-1 - _SLOPE_BARS]) / atr[-1], travel
-
-
-def _leader_returns(leader: Candles | None, *, side: int, ts_ms: int) -> tuple[float, ...]:
-    if leader is None or len(leader) == 0 or leader.ts_ms[-1] != ts_ms:
-        return (math.nan,) * len(_LEADER_BARS)
-    close = leader.close
-    return tuple(
-        side * (close[-1] / close[-1 - span] - 1) if len(close) > span else math.nan
-        for span in _LEADER_BARS
+    unsigned: Floats = trends(
+        windows.bars.close,
+        windows.first,
+        windows.end,
+        atr,
+        ema_bars=_EMA_BARS,
+        slope_bars=_SLOPE_BARS,
+        travel_bars=EFFICIENCY_BARS,
     )
+    return rows["side"][:, None] * unsigned
 
 
-def _calendar(decided_ms: int) -> tuple[float, float, float, float]:
-    hour = decided_ms % DAY_MS / HOUR_MS / 24
-    weekday = (decided_ms // DAY_MS + _EPOCH_WEEKDAY) % _WEEK_DAYS / _WEEK_DAYS
+def _atrs(windows: Windows, period: int) -> Floats:
+    bars = windows.bars
+    sizes: Floats = last_atrs(
+        bars.high, bars.low, bars.close, windows.first, windows.end, period=period
+    )
+    return sizes
+
+
+def _leader_returns(rows: NDArray[Any], leader: Candles | None, lookback: int) -> Floats:
+    out = np.full((len(rows), len(_LEADER_BARS)), math.nan)
+    if leader is None or not len(leader):
+        return out
+    _, first, end = latest(leader, rows["decided_ms"], lookback)
+    for column, span in enumerate(_LEADER_BARS):
+        is_known = (end - first > span) & (leader.ts_ms[end - 1] == rows["ts_ms"])
+        i_now, side = end[is_known] - 1, rows["side"][is_known]
+        out[is_known, column] = side * (leader.close[i_now] / leader.close[i_now - span] - 1)
+    return out
+
+
+def _calendar(decided_ms: Ints) -> Floats:
+    minutes = decided_ms % (_WEEK_DAYS * DAY_MS) // MINUTE_MS
+    found = [_place_in_the_week(minute) for minute in minutes.tolist()]
+    return np.array(found, np.float64).reshape(-1, len(_CALENDAR))
+
+
+@cache
+def _place_in_the_week(minute: int) -> tuple[float, float, float, float]:
+    """Hour and weekday as points on a circle; by a minute of the weeks since the epoch."""
+    instant_ms = minute * MINUTE_MS
+    hour = instant_ms % DAY_MS / HOUR_MS / 24
+    weekday = (instant_ms // DAY_MS + _EPOCH_WEEKDAY) % _WEEK_DAYS / _WEEK_DAYS
     return (
         math.sin(2 * math.pi * hour),
         math.cos(2 * math.pi * hour),
         math.sin(2 * math.pi * weekday),
         math.cos(2 * math.pi * weekday),
     )
+
+
+def _context(rows: NDArray[Any], context: MarketContext) -> Floats:
+    if not any(len(ts_ms) for ts_ms in (context.funding_ms, context.interest_ms, context.basis_ms)):
+        return np.full((len(rows), len(_CONTEXT)), math.nan)
+    pairs = zip(rows["side"].tolist(), rows["decided_ms"].tolist(), strict=True)
+    found = [context_values(context, side=side, decided_ms=instant) for side, instant in pairs]
+    return np.array(found, np.float64).reshape(-1, len(_CONTEXT))

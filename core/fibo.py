@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
 
-from core.domain import Bools, Floats, Side
-
-
-class Impulse(NamedTuple):
-    """The move from pivot P0 to pivot P1, in bar indices and prices."""
-
-    side: Side
-    i_p0: int
-    i_p1: int
-    p0: float
-    p1: float
-
-    @property
-    def amplitude(self) -> float:
-        """Its length, in price units."""
-        return abs(self.p1 - self.p0)
+from core.domain import Bools, Floats, Ints, Price
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -49,7 +32,7 @@ def pivot_highs(high: Floats, *, piv_window: int) -> Bools:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def impulse_start(
-    ahead: Floats, behind: Floats, bottoms: Bools, *, i_p1: int, i_floor: int, n_anchors: int
+    ahead: Floats, behind: Floats, bottoms: Bools, i_p1: int, i_floor: int, n_anchors: int
 ) -> int:
     """Return the bar of P0 for the impulse that ends at P1, or -1 if there is none.
 
@@ -73,7 +56,18 @@ def impulse_start(
     return best
 
 
-def retracement(p0: float, p1: float, ratio: float) -> float:
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def impulse_starts(
+    ahead: Floats, behind: Floats, bottoms: Bools, i_p1: Ints, i_floor: Ints, *, n_anchors: int
+) -> Ints:
+    """Return `impulse_start` for each P1 and its floor."""
+    out = np.empty(len(i_p1), np.int64)
+    for k in range(len(i_p1)):
+        out[k] = impulse_start(ahead, behind, bottoms, i_p1[k], i_floor[k], n_anchors)
+    return out
+
+
+def retracement(p0: Price, p1: Price, ratio: float) -> Price:
     """Return the price that gives back `ratio` of the impulse; 0 is P1 and 1 is P0.
 
     >>> retracement(100.0, 200.0, 0.25)
@@ -82,7 +76,7 @@ def retracement(p0: float, p1: float, ratio: float) -> float:
     return p1 - ratio * (p1 - p0)
 
 
-def extension(p0: float, p1: float, ratio: float) -> float:
+def extension(p0: Price, p1: Price, ratio: float) -> Price:
     """Return the price `ratio` impulses away from P0; 1 is P1.
 
     >>> extension(100.0, 200.0, 1.5)

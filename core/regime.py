@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from core.domain import Floats
-from core.indicators import efficiency, rank_of_last
 
 EFFICIENCY_BARS = 48
 # A driftless walk has a mean efficiency of about 1/sqrt(48) = 0.14; one in four exceeds 0.2.
 TREND_FROM = 0.2
 
 
-def volatility_rank(close: Floats, atr: Floats) -> float:
-    """Return where the last ATR, as a fraction of price, stands within its own window, in (0, 1).
+def regimes(travel: Floats, volatility_rank: Floats) -> list[str]:
+    """Return `{trend|range}/{vol_low|vol_normal|vol_high}` of each window's last bar.
 
-    NaN when fewer than two bars have an ATR.
+    Trend: `travel`, the net move over the path of the last 48 changes, of either sign.
+    Volatility: terciles of the ATR in percent of price, by its rank within the window. With too
+    little history, NaN, it is range, or vol_normal. Shapes (n,).
     """
-    return float(rank_of_last(atr / close))
-
-
-def regime(close: Floats, atr: Floats) -> str:
-    """Return `{trend|range}/{vol_low|vol_normal|vol_high}` of the window's last bar.
-
-    Trend: net move over path of the last 48 changes. Volatility: terciles of the window's own
-    ATR in percent of price. With too little history it is range, or vol_normal.
-    """
-    is_trend = abs(efficiency(close, span=EFFICIENCY_BARS)) >= TREND_FROM
-    rank = volatility_rank(close, atr)
-    volatility = "vol_low" if rank < 1 / 3 else "vol_high" if rank > 2 / 3 else "vol_normal"
-    return f"{'trend' if is_trend else 'range'}/{volatility}"
+    trend = np.where(np.abs(travel) >= TREND_FROM, "trend", "range")
+    is_low, is_high = volatility_rank < 1 / 3, volatility_rank > 2 / 3
+    volatility = np.where(is_low, "vol_low", np.where(is_high, "vol_high", "vol_normal"))
+    return [f"{a}/{b}" for a, b in zip(trend.tolist(), volatility.tolist(), strict=True)]

@@ -2,81 +2,77 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from core.config import Risk
-from core.domain import Floats
+from core.domain import Bools, Floats, Ints
 
 MAINTENANCE_FRAC = 0.005  # maintenance margin of the lowest tier of the usual perpetuals
-_MOST_DECIMALS = 10
+_FINEST_SCALE = 1e10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizing:
-    """A position: whole leverage, notional, and the price at which the exchange would close it.
+class Sizing(NamedTuple):
+    """Positions, one each: whole leverage, notional, and the price that would liquidate it.
 
-    `risk_pct` is what the stop costs in percent of equity, after the caps and before fees.
+    A leverage of 0 means that not even 1 leaves room before liquidation. `risk_pct` is what the
+    stop costs in percent of equity, after the caps and before fees.
     """
 
-    leverage: float
-    notional_usd: float
-    risk_pct: float
-    liquidation: float
+    leverage: Floats
+    notional_usd: Floats
+    risk_pct: Floats
+    liquidation: Floats
 
 
-def sizing(entry: float, stop: float, *, risk: Risk, unlevered: bool = False) -> Sizing | str:
-    """Return the position that loses the configured share of equity at the stop.
+def sizing(entry: Floats, stop: Floats, *, risk: Risk, unlevered: bool = False) -> Sizing:
+    """Return the positions that lose the configured share of equity at their stops.
 
     The leverage is the smallest whole one that carries it. Where the cap, or a liquidation price
     nearer to the stop than the buffer, forbids that leverage, the position shrinks to what the
-    highest allowed one carries. `unlevered`: bought outright, without liquidation. Returns a
-    sentence instead when not even leverage 1 leaves room.
+    highest allowed one carries. `unlevered`: bought outright, without liquidation. Shapes (n,).
 
     Liquidation is the isolated-margin approximation with a maintenance margin of 0.5 %.
     """
-    side = 1 if stop < entry else -1
-    stop_frac = abs(entry - stop) / entry
-    highest = 1 if unlevered else _highest_leverage(stop_frac, risk)
-    if highest < 1:
-        return f"a stop {100 * stop_frac:.1f} % away leaves no room before liquidation"
-    exposure = min(risk.trade_pct / 100 / stop_frac, float(highest))
-    leverage = max(1, math.ceil(exposure))
-    liquidation = entry * (1 - side * (1 / leverage - MAINTENANCE_FRAC))
+    side = np.where(stop < entry, 1, -1)
+    stop_frac = np.abs(entry - stop) / entry
+    highest = np.ones(len(entry)) if unlevered else _highest_leverage(stop_frac, risk)
+    exposure = np.minimum(risk.trade_pct / 100 / stop_frac, highest)
+    leverage = np.where(highest < 1, 0.0, np.maximum(1.0, np.ceil(exposure)))
+    liquidation = entry * (1 - side * (1 / np.maximum(leverage, 1.0) - MAINTENANCE_FRAC))
     return Sizing(
-        leverage=float(leverage),
+        leverage=leverage,
         notional_usd=risk.equity_usd * exposure,
         risk_pct=100 * exposure * stop_frac,
-        liquidation=0.0 if unlevered else max(liquidation, 0.0),
+        liquidation=np.zeros(len(entry)) if unlevered else np.maximum(liquidation, 0.0),
     )
 
 
-def _highest_leverage(stop_frac: float, risk: Risk) -> int:
+def _highest_leverage(stop_frac: Floats, risk: Risk) -> Floats:
     room_frac = stop_frac + risk.liquidation_buffer_pct / 100 + MAINTENANCE_FRAC
-    return math.floor(min(risk.leverage_cap, 1 / room_frac))
+    return np.floor(np.minimum(risk.leverage_cap, 1 / room_frac))
 
 
-def on_tick(price: float, tick: float, *, up: bool) -> float:
-    """Return the grid price at or above (`up`), or at or below, a price.
+def on_tick(price: Floats, tick: Floats, *, up: Bools) -> Floats:
+    """Return the grid price at or above (`up`), or at or below, each price.
 
     A price within a millionth of a tick of the grid counts as on it, so that float noise in the
-    arithmetic before cannot cost a tick.
+    arithmetic before cannot cost a tick. Shapes (n,).
 
-    >>> on_tick(100.234, 0.01, up=True), on_tick(100.23, 0.01, up=True)
-    (100.24, 100.23)
+    >>> on_tick(np.array([100.234, 100.23]), np.full(2, 0.01), up=np.full(2, True))
+    array([100.24, 100.23])
     """
     ticks = price / tick
-    nearest = round(ticks)
-    if abs(ticks - nearest) > 1e-6 + 4e-16 * abs(ticks):
-        nearest = math.ceil(ticks) if up else math.floor(ticks)
+    nearest = np.rint(ticks)
+    is_off = np.abs(ticks - nearest) > 1e-6 + 4e-16 * np.abs(ticks)
+    nearest = np.where(is_off, np.where(up, np.ceil(ticks), np.floor(ticks)), nearest)
     # Dividing by a whole number gives the double that the decimal text would give.
-    per_unit = round(1 / tick)
-    if per_unit >= 1 and abs(per_unit * tick - 1) < 1e-9:
-        return nearest / per_unit
-    return nearest * tick
+    per_unit = np.rint(1 / tick)
+    is_fraction = (per_unit >= 1) & (np.abs(per_unit * tick - 1) < 1e-9)
+    on_grid = np.where(is_fraction, nearest / np.maximum(per_unit, 1.0), nearest * tick)
+    return on_grid + 0.0  # no -0.0
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -85,12 +81,28 @@ def finest_step(prices: Floats) -> float:
 
     Shape (n,), no NaN. The stand-in for a tick where the exchange's own is not known.
     """
-    scale = 1.0
-    n_decimals = 0
-    for price in prices:
-        while n_decimals < _MOST_DECIMALS and abs(
-            np.rint(price * scale) / scale - price
-        ) > 1e-14 * abs(price):
-            scale *= 10.0
-            n_decimals += 1
+    scale: float = _scale_of(prices, 1.0)
     return 1.0 / scale
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def finest_steps(high: Floats, low: Floats, close: Floats, first: Ints, end: Ints) -> Floats:
+    """Return `finest_step` of all prices in the bars `first[k]` to `end[k] - 1`, for each k."""
+    out = np.empty(len(end))
+    for k in range(len(end)):
+        part, scale = slice(first[k], end[k]), 1.0
+        for prices in (high, low, close):
+            scale = _scale_of(prices[part], scale)
+        out[k] = 1.0 / scale
+    return out
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _scale_of(prices: Floats, scale: float) -> float:
+    """Return the first power of ten from `scale` on that makes each price whole in its turn."""
+    for price in prices:
+        while scale < _FINEST_SCALE and abs(np.rint(price * scale) / scale - price) > 1e-14 * abs(
+            price
+        ):
+            scale *= 10.0
+    return scale

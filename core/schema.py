@@ -190,6 +190,30 @@ CREATE TABLE IF NOT EXISTS open_interest (
   open_interest_qty REAL NOT NULL,            -- base units
   PRIMARY KEY (exchange, symbol, ts_ms)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS funding_reads (
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL,
+  from_ms INTEGER NOT NULL,                   -- 0: the exchange has none older than is stored
+  to_ms INTEGER NOT NULL,                     -- settlements of [from, to) were asked for
+  PRIMARY KEY (exchange, symbol)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS market_changes (
+  exchange TEXT NOT NULL, symbol TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,                     -- when the change was met
+  before TEXT NOT NULL,                       -- the record until then; now: see markets
+  PRIMARY KEY (exchange, symbol, at_ms)
+) WITHOUT ROWID;
+"""
+_BASIS = f"""
+CREATE VIEW IF NOT EXISTS basis AS            -- a perpetual's close against its spot pair's
+  SELECT p.exchange, p.symbol, p.timeframe, (a.key & {MINUTE_MASK}) * 60000 AS ts_ms,
+         100 * (a.close / b.close - 1) AS basis_pct
+  FROM series p
+  JOIN series s ON s.exchange = p.exchange AND s.timeframe = p.timeframe
+    AND s.symbol = substr(p.symbol, 1, instr(p.symbol, ':') - 1)
+    AND p.symbol = s.symbol || ':' || substr(s.symbol, instr(s.symbol, '/') + 1)
+  CROSS JOIN ohlcv a
+    ON a.key BETWEEN (p.id << {KEY_SHIFT}) AND (p.id << {KEY_SHIFT}) + {MINUTE_MASK}
+  CROSS JOIN ohlcv b ON b.key = (s.id << {KEY_SHIFT}) + (a.key & {MINUTE_MASK});
 """
 
 
@@ -212,7 +236,7 @@ MIGRATIONS: tuple[Step, ...] = (
     Step(_CANDLES + _SIGNALS + _MODELS + _OPERATION),
     Step(_SKIPPED),
     Step(
-        _PROVENANCE,
+        _PROVENANCE + _BASIS,
         (
             # the exchange a file's candles were traded on; '' where nobody said
             Column("sources", "origin", "TEXT NOT NULL DEFAULT ''"),

@@ -5,27 +5,27 @@ Every event is defined by the window of its own bar, so it is the same in one wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from core.avwap import avwap, first_reclaim
+from core.avwap import reclaim_bars
 from core.config import Config
-from core.domain import Bools, Candles, Floats, Setup, Side
-from core.fibo import impulse_start, pivot_highs
+from core.domain import Bools, Candles, Floats, Ints, Setup, Side
+from core.fibo import impulse_starts, pivot_highs
 
+SETUPS = (Setup.LIMIT, Setup.RECLAIM)  # a setup's number is its place here
 _RECLAIM_DEPTH = (0.382, 0.95)
 
 
-class SetupEvent(NamedTuple):
-    """A bar on which a setup happens; indices into the bars it was sought in."""
+class SetupEvents(NamedTuple):
+    """Bars on which setups happen, as columns: indices into the bars they were sought in."""
 
-    i_bar: int
-    setup: Setup
-    side: Side
-    i_p0: int
-    i_p1: int
+    i_bar: Ints
+    setup: Ints
+    side: Ints
+    i_p0: Ints
+    i_p1: Ints
 
 
 class _View(NamedTuple):
@@ -34,12 +34,12 @@ class _View(NamedTuple):
     side: Side
     ahead: Floats
     behind: Floats
-    tops: Bools
+    i_tops: Ints
     bottoms: Bools
 
 
-def setup_events(bars: Candles, config: Config, *, i_first: int, i_end: int) -> list[SetupEvent]:
-    """Return the setups that happen on bars `i_first` to `i_end - 1`, in order.
+def setup_events(bars: Candles, config: Config, *, i_first: int, i_end: int) -> SetupEvents:
+    """Return the setups that happen on bars `i_first` to `i_end - 1`, in order of their columns.
 
     `limit`: the bar that confirms P1. `reclaim`: the first close back across the AVWAP of P0 after
     a close behind it, both since P1 was confirmed and within `signals.validity_candles`, at a depth
@@ -48,83 +48,81 @@ def setup_events(bars: Candles, config: Config, *, i_first: int, i_end: int) -> 
     w = config.signals.fibo.piv_window
     highs, lows = pivot_highs(bars.high, piv_window=w), pivot_highs(-bars.low, piv_window=w)
     views = (
-        _View(Side.LONG, bars.high, bars.low, highs, lows),
-        _View(Side.SHORT, -bars.low, -bars.high, lows, highs),
+        _View(Side.LONG, bars.high, bars.low, np.flatnonzero(highs), lows),
+        _View(Side.SHORT, -bars.low, -bars.high, np.flatnonzero(lows), highs),
     )
-    found: list[SetupEvent] = []
-    for view in views:
-        if "limit" in config.signals.setups:
-            found += _limit_events(view, config, i_first=i_first, i_end=i_end)
-        if "reclaim" in config.signals.setups:
-            found += _reclaim_events(view, bars, config, i_first=i_first, i_end=i_end)
-    return sorted(found)
+    found = [
+        events
+        for view in views
+        for name, search in (("limit", _limits), ("reclaim", _reclaims))
+        if name in config.signals.setups
+        and (events := search(view, bars, config, i_first, i_end)) is not None
+    ]
+    if not found:
+        return SetupEvents(*(np.empty(0, np.int64),) * 5)
+    columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    order = np.lexsort(columns[::-1])
+    return SetupEvents(*(column[order] for column in columns))
 
 
-def _limit_events(view: _View, config: Config, *, i_first: int, i_end: int) -> Iterator[SetupEvent]:
-    fibo = config.signals.fibo
-    w, lookback = fibo.piv_window, config.signals.lookback_candles
-    for i_p1 in np.flatnonzero(view.tops).tolist():
-        i_bar = i_p1 + w
-        if not i_first <= i_bar < i_end:
-            continue
-        i_floor = max(0, i_bar - lookback + 1) + w
-        i_p0 = impulse_start(
-            view.ahead,
-            view.behind,
-            view.bottoms,
-            i_p1=i_p1,
-            i_floor=i_floor,
-            n_anchors=fibo.anchors_to_consider,
-        )
-        if i_p0 >= 0:
-            yield SetupEvent(i_bar, Setup.LIMIT, view.side, i_p0, i_p1)
+def _events(setup: Setup, side: Side, i_bar: Ints, i_p0: Ints, i_p1: Ints) -> SetupEvents:
+    number, sign = np.full_like(i_bar, SETUPS.index(setup)), np.full_like(i_bar, int(side))
+    return SetupEvents(i_bar, number, sign, i_p0, i_p1)
 
 
-def _reclaim_events(
-    view: _View, bars: Candles, config: Config, *, i_first: int, i_end: int
-) -> Iterator[SetupEvent]:
+def _starts(view: _View, config: Config, i_p1: Ints, i_floor: Ints) -> Ints:
+    starts: Ints = impulse_starts(
+        view.ahead,
+        view.behind,
+        view.bottoms,
+        i_p1,
+        i_floor,
+        n_anchors=config.signals.fibo.anchors_to_consider,
+    )
+    return starts
+
+
+def _limits(
+    view: _View, bars: Candles, config: Config, i_first: int, i_end: int
+) -> SetupEvents | None:
+    w, lookback = config.signals.fibo.piv_window, config.signals.lookback_candles
+    i_bar = view.i_tops + w
+    i_bar = i_bar[(i_bar >= i_first) & (i_bar < min(i_end, len(bars)))]
+    if not len(i_bar):
+        return None
+    i_p0 = _starts(view, config, i_bar - w, np.maximum(0, i_bar - lookback + 1) + w)
+    is_found = i_p0 >= 0
+    i_bar, i_p0 = i_bar[is_found], i_p0[is_found]
+    return _events(Setup.LIMIT, view.side, i_bar, i_p0, i_bar - w)
+
+
+def _reclaims(
+    view: _View, bars: Candles, config: Config, i_first: int, i_end: int
+) -> SetupEvents | None:
     signals, w = config.signals, config.signals.fibo.piv_window
     reach = signals.reclaim_reach_bars  # so that each of these bars sees the same P0
-    for i_p1 in np.flatnonzero(view.tops).tolist():
-        i_confirmed = i_p1 + w
-        i_last = min(i_confirmed + signals.validity_candles, i_end - 1)
-        if i_last < i_first or i_confirmed >= i_end:
-            continue
-        i_p0 = impulse_start(
-            view.ahead,
-            view.behind,
-            view.bottoms,
-            i_p1=i_p1,
-            i_floor=max(w, i_p1 - reach),
-            n_anchors=signals.fibo.anchors_to_consider,
-        )
-        if i_p0 < 0:
-            continue
-        i_bar = _reclaim_bar(
-            view, bars, i_p0=i_p0, i_p1=i_p1, i_confirmed=i_confirmed, i_last=i_last
-        )
-        if i_bar < i_first:
-            continue
-        depth = (view.ahead[i_p1] - view.side * bars.close[i_bar]) / (
-            view.ahead[i_p1] - view.behind[i_p0]
-        )
-        if _RECLAIM_DEPTH[0] <= depth <= _RECLAIM_DEPTH[1]:
-            yield SetupEvent(i_bar, Setup.RECLAIM, view.side, i_p0, i_p1)
-
-
-def _reclaim_bar(
-    view: _View, bars: Candles, *, i_p0: int, i_p1: int, i_confirmed: int, i_last: int
-) -> int:
-    """The bar of the reclaim, or -1; looks at the bars from P0 on only."""
-    part = slice(i_p0, i_last + 1)
-    line = avwap(bars.high[part], bars.low[part], bars.close[part], bars.volume[part], i_anchor=0)
-    i_bar = first_reclaim(
-        view.ahead[part],
-        view.behind[part],
-        view.side * (bars.close[part] - line),
-        i_p0=0,
-        i_p1=i_p1 - i_p0,
-        i_confirmed=i_confirmed - i_p0,
-        i_last=i_last - i_p0,
+    i_p1 = view.i_tops[view.i_tops + w < i_end]
+    i_last = np.minimum(i_p1 + w + signals.validity_candles, i_end - 1)
+    i_p1, i_last = i_p1[i_last >= i_first], i_last[i_last >= i_first]
+    if not len(i_p1):
+        return None
+    i_p0 = _starts(view, config, i_p1, np.maximum(w, i_p1 - reach))
+    i_p0, i_p1, i_last = (column[i_p0 >= 0] for column in (i_p0, i_p1, i_last))
+    i_bar = reclaim_bars(
+        bars.high,
+        bars.low,
+        bars.close,
+        bars.volume,
+        i_p0,
+        i_p1,
+        i_last,
+        side=int(view.side),
+        n_confirming=w,
     )
-    return int(i_bar) + i_p0 if i_bar >= 0 else -1
+    i_p0, i_p1, i_bar = (column[i_bar >= i_first] for column in (i_p0, i_p1, i_bar))
+    if not len(i_bar):
+        return None
+    amplitude = view.ahead[i_p1] - view.behind[i_p0]
+    depth = (view.ahead[i_p1] - int(view.side) * bars.close[i_bar]) / amplitude
+    is_deep = (depth >= _RECLAIM_DEPTH[0]) & (depth <= _RECLAIM_DEPTH[1])
+    return _events(Setup.RECLAIM, view.side, i_bar[is_deep], i_p0[is_deep], i_p1[is_deep])

@@ -61,6 +61,7 @@ class Book:
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     end_counts: bool = False
     funding: Mapping[str, list[FundingRate]] = field(default_factory=dict)
+    interest: dict[str, float] = field(default_factory=dict)  # base units, as of now
     recent_days: int = 30
     late_ms: dict[tuple[str, int], int] = field(default_factory=dict)
     drafts: dict[tuple[str, int], Draft] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Book:
                 _swap_record(s) for s in self._listed("mix") if _is_usdt(query)
             ],
             "mix/market/history-fund-rate": lambda: self._funding(query),
+            "mix/market/open-interest": lambda: self._interest(query),
             f"{venue}/market/candles": lambda: self._candles(venue, query, recent=True),
             f"{venue}/market/history-candles": lambda: self._candles(venue, query, recent=False),
         }
@@ -132,6 +134,11 @@ class Book:
         limit = min(int(query.get("limit", 100)), RECENT_MAX if recent else HISTORY_MAX)
         bars = self.bars(symbol, timeframe, start_ms=start_ms, end_ms=end_ms, at_most=limit)
         return _rows(bars)
+
+    def _interest(self, query: Mapping[str, str]) -> dict[str, Any]:
+        size = self.interest.get(self._symbol("mix", query), 0.0)
+        row = {"symbol": query["symbol"], "size": repr(size)}
+        return {"openInterestList": [row], "ts": str(self.now_ms())}
 
     def _funding(self, query: Mapping[str, str]) -> list[dict[str, str]]:
         symbol = self._symbol("mix", query)

@@ -86,7 +86,7 @@ class FakeExchange:
     def server_time_ms(self) -> int:
         return self.clock.at_ms
 
-    def markets(self, symbols: tuple[str, ...]) -> dict[str, Market]:
+    def markets(self, symbols: tuple[str, ...], **_: object) -> dict[str, Market]:
         return {s: Market(symbol=s, kind="swap", tick=0.5) for s in symbols if s in self.truth}
 
     def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
@@ -117,6 +117,9 @@ class FakeExchange:
 
     def funding(self, *_: object, **__: object) -> list[FundingRate]:
         return []
+
+    def open_interest(self, *_: object) -> float | None:
+        return None
 
     def close(self) -> None:
         """Hold nothing."""

@@ -14,7 +14,7 @@ from core.app import App
 from core.domain import Candles, Series
 from core.errors import ExchangeError, ExchangeUnavailable
 from core.jobs import backfill, scan
-from core.jobs.backfill import Plan, slices
+from core.jobs.backfill_plan import Plan, slices
 from core.resample import resample
 from core.store import candles as store
 from core.store import gaps as gap_store

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from core.cadence import (
     DIGEST,
     PIPELINE,
+    STATS,
     WEEKLY,
     Due,
     first_marks,
@@ -19,6 +20,7 @@ from core.cadence import (
     last_weekly_ms,
     next_due,
     next_instant_ms,
+    next_stats_ms,
 )
 from core.config import Config, WeeklyJob, config_from
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
@@ -78,7 +80,7 @@ def test_a_first_start_owes_nothing_but_the_minute_that_just_closed() -> None:
     marks: dict[str, int] = {}
     done = run([now_ms], marks, Config())
     assert done == [Due(utc_ms("2024-05-01T12:34"), job) for job in PIPELINE]
-    assert set(marks) == {*PIPELINE, *WEEKLY, DIGEST}
+    assert set(marks) == {*PIPELINE, *WEEKLY, STATS, DIGEST}
     assert first_marks(now_ms + DAY_MS, marks) == {}
 
 
@@ -86,8 +88,8 @@ def test_a_job_that_is_new_owes_nothing_of_the_past() -> None:
     """Marks of other jobs stay; the new one starts now."""
     marks = dict.fromkeys(PIPELINE, utc_ms("2024-05-01T12:00"))
     added = first_marks(utc_ms("2024-05-10T00:00"), marks)
-    assert set(added) == {*WEEKLY, DIGEST}
-    assert set(added.values()) == {utc_ms("2024-05-10T00:00")}
+    assert set(added) == {*WEEKLY, STATS, DIGEST}
+    assert all(utc_ms("2024-05-10T00:00") - ms <= MINUTE_MS for ms in added.values())
 
 
 @few
@@ -218,13 +220,13 @@ def test_the_weekly_instant_is_the_newest_of_its_weekday_and_time(
     assert (there.hour, there.minute, there.second) == (hour, minute, 0)
 
 
-def test_work_of_one_instant_is_the_pipeline_then_the_digest_then_the_weekly_work() -> None:
+def test_work_of_one_instant_is_the_pipeline_then_what_may_wait_for_it() -> None:
     """Sunday 03:00 with the digest at 3: the minute's candles are there before anything speaks."""
     at_ms = utc_ms("2024-05-05T03:00")
     config = config_from({"notify": {"digest_hour": 3}})
-    marks = dict.fromkeys((*PIPELINE, *WEEKLY, DIGEST), at_ms - MINUTE_MS)
+    marks = dict.fromkeys((*PIPELINE, *WEEKLY, STATS, DIGEST), at_ms - MINUTE_MS)
     done = run([at_ms + 5_000], marks, config)
-    assert [due.job for due in done] == [*PIPELINE, DIGEST, "auto_train"]
+    assert [due.job for due in done] == [*PIPELINE, STATS, DIGEST, "auto_train"]
     assert {due.due_ms for due in done} == {at_ms}
 
 
@@ -285,7 +287,8 @@ def test_digests_missed_for_days_are_due_once() -> None:
     config = quiet(digest_hour=8)
     now_ms = utc_ms("2024-06-09T12:00")
     marks = dict.fromkeys(PIPELINE, now_ms) | {DIGEST: utc_ms("2024-06-01T08:00")}
-    assert run([now_ms], marks, config) == [Due(utc_ms("2024-06-09T08:00"), DIGEST)]
+    done = [due for due in run([now_ms], marks, config) if due.job != STATS]
+    assert done == [Due(utc_ms("2024-06-09T08:00"), DIGEST)]
 
 
 @few
@@ -313,3 +316,26 @@ def test_nothing_becomes_due_between_two_whole_minutes(
     for second in seconds:
         later = min(start + second * 1000, next_instant_ms(start) - 1)
         assert next_due(later, marks, config) is None
+
+
+@few
+@given(
+    start=st.integers(SUNDAY_MS, SUNDAY_MS + WEEK_MS),
+    length=st.integers(0, 5 * HOUR_MS),
+)
+def test_funding_is_looked_at_while_a_settlement_may_be_late_else_by_the_quarter(
+    start: int, length: int
+) -> None:
+    """Of each hour the minutes 0 to 10, 15, 30 and 45, each once; never before its own minute."""
+    done = [d.due_ms for d in run([start, start + length], {}, quiet()) if d.job == STATS]
+    first, last = start - start % MINUTE_MS, (start + length) // MINUTE_MS * MINUTE_MS
+    minutes = range(first, last + 1, MINUTE_MS)
+    wanted = {*range(11), 15, 30, 45}
+    assert done == [m for m in minutes if m % HOUR_MS // MINUTE_MS in wanted]
+
+
+@few
+@given(at=st.integers(SUNDAY_MS, SUNDAY_MS + WEEK_MS))
+def test_the_next_look_is_later_than_the_last(at: int) -> None:
+    """By a quarter of an hour at most."""
+    assert 0 < next_stats_ms(at) - at <= 15 * MINUTE_MS

@@ -253,7 +253,7 @@ def test_an_exchange_without_fixed_steps_gets_the_step_its_prices_show(
 
 def test_funding_comes_from_all_pages_in_order(truth: dict[str, Candles]) -> None:
     """Settlements of 60 days, more than a page, arrive once each; spot has none."""
-    rates = [FundingRate(NOW_MS - i * 8 * HOUR_MS, 1e-5 * i) for i in range(300)][::-1]
+    rates = [FundingRate(MINUTE_NOW_MS - i * 8 * HOUR_MS, 1e-5 * i) for i in range(300)][::-1]
     bitget = BitgetServer(dict(truth), now_ms=lambda: NOW_MS, funding={SWAP: rates})
     with serving(bitget) as server:
         exchange = adapter(server)
@@ -391,3 +391,24 @@ def test_every_request_is_paced(server: BitgetServer) -> None:
     exchange.markets((SWAP,))
     assert len(server.requests) == 7
     assert len(waits) == 6
+
+
+def test_a_limit_that_pages_show_is_learnt_for_its_timeframe_alone(
+    truth: dict[str, Candles],
+) -> None:
+    """Cut to 90 bars, twice: windows grow shorter, all bars arrive, and 1d is asked as ever."""
+    bitget = BitgetServer(dict(truth), now_ms=lambda: NOW_MS)
+    whole = bitget.bars
+
+    def cut(symbol: str, timeframe: str, *, at_most: int, **window: int) -> Candles:
+        return whole(symbol, timeframe, at_most=min(at_most, 90), **window)
+
+    bitget.bars = cut  # type: ignore[method-assign]
+    with serving(bitget) as server:
+        exchange = adapter(server)
+        days = exchange.page_bars("1d", start_ms=FIRST_MS, now_ms=NOW_MS)
+        end_ms = FIRST_MS + 2 * DAY_MS
+        got = exchange.candles(SWAP, "1m", start_ms=FIRST_MS, end_ms=end_ms)
+        assert same(got, part(truth[SWAP], FIRST_MS, end_ms))
+        assert 80 <= exchange.page_bars("1m", start_ms=FIRST_MS, now_ms=NOW_MS) <= 90
+        assert exchange.page_bars("1d", start_ms=FIRST_MS, now_ms=NOW_MS) == days

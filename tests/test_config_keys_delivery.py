@@ -16,7 +16,7 @@ from core.cadence import DIGEST, PIPELINE, WEEKLY, next_due
 from core.config import Config
 from core.delivery import Decision
 from core.domain import Delivery, Evidence, Gate, Side
-from core.jobs.scan import run_guards
+from core.jobs.guards import run_guards
 from core.jobs.tell import queue_new_signals
 from core.notify import ClosedError, channels, sinks_of
 from core.notify.deadman import sign_of_life

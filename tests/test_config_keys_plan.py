@@ -16,13 +16,13 @@ from core.domain import Candidate, Candles, Gate, Market, Rejection, Setup, Stat
 from core.execution import Outcome, exit_rules
 from core.gating import Facts, verdict
 from core.jobs import files, retro
-from core.risk import Sizing, sizing
 from core.signals import ScanInput, ScanResult, scan
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from tests import trades
 from tests.config_keys import nested, shows, turned
 from tests.engine_world import opened, write_config
 from tests.test_plans import UP, drawn
+from tests.test_risk import Position, sized
 from tests.worlds import MONDAY_MS, random_candles, scan_input
 
 ALWAYS_MS = 2**62
@@ -206,11 +206,11 @@ def test_the_leverage_is_capped() -> None:
     assert size(99, turned("risk.liquidation_buffer_pct", 30.0, risk=risk)).leverage == 3
 
 
-def size(stop: float, config: Config) -> Sizing:
+def size(stop: float, config: Config) -> Position:
     """The position for an entry at 100."""
-    sized = sizing(100.0, float(stop), risk=config.risk)
-    assert isinstance(sized, Sizing)
-    return sized
+    found = sized(100.0, float(stop), risk=config.risk)
+    assert found.leverage
+    return found
 
 
 @shows("risk.spot_long_only")

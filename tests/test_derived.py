@@ -11,13 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.jobs.sync import resample_symbol
 from core.resample import resample
 from core.store import Database, open_database
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.timeframe import MINUTE_MS, tf_ms
+from tests.pandas_bars import assert_same, pandas_bars
 from tests.store_world import BASE, TRUTH, bars_of, minutes, same, scratch
-from tests.worlds import MONDAY_MS, picked
+from tests.worlds import MONDAY_MS, picked, random_candles
+
+THREE_DAYS = random_candles(3 * 1440, seed=4)
 
 
 @pytest.fixture
@@ -151,6 +155,38 @@ def test_bars_that_come_late_or_change_reach_the_derived_ones(
     resampled(db, [480])
     fifteen = store.read_candles(db, BASE._replace(timeframe="15m"), end_ms=end)
     assert same(fifteen, resample(resample(truth, "5m"), "15m"))
+
+
+LADDER = ("5m", "15m", "1h", "4h", "1d")
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    cuts=st.lists(st.integers(0, 4320), max_size=6),
+    holes=st.lists(st.integers(0, 4319), max_size=3),
+    offset=st.integers(0, 400),
+)
+def test_the_database_holds_what_pandas_makes_of_the_minutes(
+    cuts: list[int], holes: list[int], offset: int
+) -> None:
+    """Chained 1m to 1d in any steps; once more, or all of it anew, changes nothing."""
+    kept = np.ones(4320, np.bool_)
+    kept[:offset] = False
+    kept[holes] = False
+    truth = picked(THREE_DAYS, kept)
+    db = scratch()
+    store.upsert_candles(db, BASE, truth)
+    for minute in [*sorted(cuts), 4320]:
+        resample_symbol(db, BASE, LADDER, until_ms=MONDAY_MS + minute * MINUTE_MS)
+    end = MONDAY_MS + 4320 * MINUTE_MS
+    for timeframe in LADDER:
+        made = store.read_candles(db, BASE._replace(timeframe=timeframe), end_ms=end)
+        assert_same(made, pandas_bars(truth, timeframe))
+    before = [db.rows(f"SELECT * FROM {name}") for name in ("ohlcv", "series")]
+    assert resample_symbol(db, BASE, LADDER, until_ms=end) == 0
+    db.run("UPDATE series SET derived_to_ms = NULL")
+    assert resample_symbol(db, BASE, LADDER, until_ms=end) > 0
+    assert [db.rows(f"SELECT * FROM {name}") for name in ("ohlcv", "series")] == before
 
 
 def test_a_minute_without_trades_is_covered_and_a_missing_one_is_not(db: Database) -> None:

@@ -15,7 +15,14 @@ from core.indicators import atr
 from core.resample import resample
 from core.signals import ScanInput, scan
 from core.timeframe import DAY_MS, tf_ms
-from tests.worlds import MONDAY_MS, mapped, random_candles, scan_input, strategy
+from tests.worlds import (
+    MONDAY_MS,
+    mapped,
+    market_context,
+    random_candles,
+    scan_input,
+    strategy,
+)
 
 CONFIG = strategy(
     setups=["limit", "reclaim"], min_tp_net_pct=0, fibo={"piv_window": 3, "min_impulse_atr": 2.0}
@@ -33,9 +40,8 @@ def candidates(data: ScanInput) -> list[Candidate]:
 @cache
 def plain() -> tuple[ScanInput, list[Candidate]]:
     """Return a world with a leader, and its candidates."""
-    data = scan_input(
-        random_candles(1440 * DAYS, seed=31), leader_base=random_candles(1440 * DAYS, seed=32)
-    )
+    base, leader = (random_candles(1440 * DAYS, seed=seed) for seed in (31, 32))
+    data = scan_input(base, leader_base=leader, context=market_context(base, seed=33))
     return data, candidates(data)
 
 
@@ -60,7 +66,7 @@ def test_no_absolute_price() -> None:
     market = Market(symbol="AAA/USDT:USDT", kind="swap", tick=0.5 * 8)
     assert data.leader is not None
     leader = mapped(data.leader, scale=4)
-    scaled = scan_input(mapped(data.base, scale=8), market=market)
+    scaled = scan_input(mapped(data.base, scale=8), market=market, context=data.context)
     others = candidates(replace(scaled, leader=leader))
     assert len(others) == len(found)
     for one, other in zip(found, others, strict=True):
@@ -72,10 +78,8 @@ def test_no_date() -> None:
     """The same market a hundred weeks later has the same features."""
     _, found = plain()
     later_ms = MONDAY_MS + 700 * DAY_MS
-    later = scan_input(
-        random_candles(1440 * DAYS, seed=31, start_ms=later_ms),
-        leader_base=random_candles(1440 * DAYS, seed=32, start_ms=later_ms),
-    )
+    base, leader = (random_candles(1440 * DAYS, seed=s, start_ms=later_ms) for s in (31, 32))
+    later = scan_input(base, leader_base=leader, context=market_context(base, seed=33))
     for one, other in zip(found, candidates(later), strict=True):
         np.testing.assert_array_equal(one.features, other.features)
 
@@ -84,7 +88,12 @@ def test_signed_by_side() -> None:
     """In the mirrored market a short looks like the long, but for what hangs on the price level."""
     data, found = plain()
     plain_found = candidates(replace(data, leader=None))
-    flipped = candidates(scan_input(mapped(data.base, mirror_at=20_000.0)))
+    beside = replace(
+        data.context,
+        funding_frac=-data.context.funding_frac,
+        basis_pct=-data.context.basis_pct,
+    )
+    flipped = candidates(scan_input(mapped(data.base, mirror_at=20_000.0), context=beside))
     others = {(c.ts_ms, c.setup, Side(-c.plan.side)): c.features for c in flipped}
     level = {"cost_r", "atr_pct", "volatility_rank"}
     same = [i for i, name in enumerate(features.NAMES) if name not in level]

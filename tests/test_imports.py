@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from core import candle_files
@@ -20,6 +22,7 @@ from core.errors import DataError
 from core.jobs import files
 from core.jobs.readings import write_bars
 from core.store.db import Database
+from core.timeframe import HOUR_MS
 from tests.engine_world import opened, same, stored, table
 from tests.history_world import (
     MONTH,
@@ -32,7 +35,7 @@ from tests.history_world import (
     written,
     zipped,
 )
-from tests.worlds import picked
+from tests.worlds import MONDAY_MS, picked
 
 HEAD = "timestamp,open,high,low,close,volume\n"
 STATE = ("candles", "series", "gaps", "sync_checkpoint", "sources")
@@ -317,3 +320,19 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     with pytest.raises(DataError, match="changed while it was read"):
         files.import_files(app, [folder])
     assert table(app.db, "sources") == []
+
+
+def test_a_folder_of_candles_and_funding_is_imported_whole(tmp_path: Path) -> None:
+    """Both kinds from one folder, or each alone; a path with neither is refused."""
+    folder = written(tmp_path / "in", (SWAP, bits(120, 41)))
+    rates = {"timestamp": [MONDAY_MS, MONDAY_MS + 8 * HOUR_MS], "funding_rate": [1e-4, -2e-4]}
+    (folder / "funding").mkdir()
+    pq.write_table(pa.table(rates), folder / "funding" / "BTC_USDT_USDT-funding.parquet")
+    for paths in ([folder], [folder / "funding", folder]):
+        app = engine(tmp_path / str(len(paths)))
+        rows = files.import_paths(app, paths)
+        assert {(row["timeframe"], row["new"]) for row in rows} == {("1m", 120), ("funding", 2)}
+        assert app.db.value("SELECT sum(rate_frac) FROM funding") == pytest.approx(-1e-4)
+        app.close()
+    with pytest.raises(DataError):
+        files.import_paths(engine(tmp_path / "x"), [tmp_path / "1"])

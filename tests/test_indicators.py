@@ -9,16 +9,23 @@ from hypothesis import strategies as st
 from core.avwap import avwap, first_reclaim
 from core.domain import Floats
 from core.indicators import (
+    activities,
     atr,
     efficiency,
     ema,
+    furthest,
+    last_atrs,
     mean,
+    means,
     median_span,
     path_length,
+    path_lengths,
     rank_of_last,
+    spans_above,
+    trends,
     true_range,
 )
-from core.regime import regime, volatility_rank
+from core.regime import EFFICIENCY_BARS, regimes
 from tests.worlds import random_candles
 
 
@@ -150,6 +157,12 @@ def test_first_reclaim_needs_a_close_behind_first() -> None:
     assert first_reclaim(high, before_known, gap, **where, i_confirmed=3) == -1
 
 
+def regime(close: Floats, line: Floats) -> str:
+    """The state a window ends in, from its closes and their ATR."""
+    travel, rank = efficiency(close, span=EFFICIENCY_BARS), rank_of_last(line / close)
+    return regimes(np.array([travel]), np.array([rank]))[0]
+
+
 def test_regime_words() -> None:
     """A straight line is a trend, a zigzag a range; volatility is ranked within its own window."""
     line = np.arange(100.0, 160)
@@ -161,4 +174,42 @@ def test_regime_words() -> None:
     middle: Floats = np.append(rising, 30.5) * np.append(zigzag, 100.0)
     assert regime(np.append(zigzag, 100.0), middle) == "range/vol_normal"
     assert regime(line[:10], np.full(10, np.nan)) == "range/vol_normal"
-    assert volatility_rank(np.array([50.0, 100]), np.array([1.0, 1])) == 0.25
+    assert rank_of_last(np.array([1.0, 1]) / np.array([50.0, 100])) == 0.25
+
+
+@given(seed=st.integers(0, 50), cuts=st.lists(st.integers(0, 119), min_size=2, max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_many_windows_at_once_are_each_alone(seed: int, cuts: list[int]) -> None:
+    """A batch of windows holds what the measure of one says of a copy of each, to the bit."""
+    bars = random_candles(120, seed=seed)
+    ends = np.array(sorted([*cuts, 119, 119]), np.int64) + 1
+    firsts = np.maximum(0, ends - 70)
+    spans = {"ema_bars": 20, "slope_bars": 5, "travel_bars": 48}
+    h, low, c = bars.high, bars.low, bars.close
+    atrs = last_atrs(h, low, c, firsts, ends, period=14)
+    states = trends(c, firsts, ends, atrs, **spans)
+    ranks = activities(h, low, c, firsts, ends, period=14, short_bars=10, long_bars=40)
+    least = np.linspace(2.0, 4.0, len(ends)) * np.median(h - low)
+    above = spans_above(h, low, firsts, ends, least, times=3.0)
+    lows = furthest(h, low, firsts, ends, np.ones(len(ends), np.int64))
+    tops = furthest(h, low, firsts, ends, np.full(len(ends), -1))
+    for k, (first, end) in enumerate(zip(firsts.tolist(), ends.tolist(), strict=True)):
+        ah, al, ac = (line[first:end].copy() for line in (h, low, c))
+        line, size, ranges = ema(ac, 20), atr(ah, al, ac, 14)[-1], true_range(ah, al, ac)
+        long_enough = len(ac) >= 20
+        slope = (line[-1] - line[-6]) / size if len(ac) >= 25 else np.nan
+        away = (ac[-1] - line[-1]) / size if long_enough else np.nan
+        pairs = [
+            (atrs[k], size),
+            (states[k], [away, slope, efficiency(ac, 48)]),
+            (
+                ranks[k],
+                [rank_of_last(atr(ah, al, ac, 14) / ac), mean(ranges[-10:]) / mean(ranges[-40:])],
+            ),
+            (above[k], usual if 3.0 * (usual := median_span(ah, al)) > least[k] else 0.0),
+            (means(c, firsts, ends)[k], mean(ac)),
+            (path_lengths(c, firsts, ends)[k], path_length(ac)),
+            ((lows[k], tops[k]), (al.min(), ah.max())),
+        ]
+        for many, alone in pairs:
+            np.testing.assert_array_equal(many, alone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from core import features as feature_law
+from core import market_context
 from core.config import config_from, strategy_id
 from core.config_file import load_config
 from core.costs import cost_rates
@@ -256,6 +258,36 @@ def test_a_foreign_bundle_is_refused(
     monkeypatch.setattr(feature_law, "VERSION", feature_law.VERSION + 1)
     with pytest.raises(ModelError, match="other features"):
         load_current(made.models_dir, strategy)
+
+
+def test_features_that_are_stored_of_nobody_do_not_stand_in_the_way(tmp_path: Path) -> None:
+    """Candles without funding, open interest and spot: all NaN in those, and the edge is learnt.
+
+    A bundle made so scores a candidate that has them, too.
+    """
+    made = world(tmp_path, n=900, skill=0.9)
+    n_absent = len(market_context.NAMES)
+    for number, vector in made.db.rows("SELECT signal_id, vector FROM features"):
+        values = np.frombuffer(vector, "<f8").copy()
+        values[-n_absent:] = np.nan
+        stored = (values.tobytes(), number)
+        made.db.run("UPDATE features SET vector = ? WHERE signal_id = ?", stored)
+    report = learning.weekly(made.db, made.config, **made.all_places)
+    found = learning.evaluate(made.db, made.config)
+    assert found["auc"] > found["auc_mart"] + 0.05
+    bundle = load_bundle(
+        made.models_dir, report["train"]["bundle"], strategy=strategy_id(made.config)
+    )
+    sample = load_sample(made.db, made.config, now_ms=made.now_ms)
+    assert np.isnan(sample.features[:, -n_absent:]).all()
+    bare = live_candidate(sample, 7)
+    full = replace(bare, features=np.nan_to_num(bare.features, nan=0.3))
+    rates = {bare.series.symbol: cost_rates(made.config.signals, Market(
+        symbol=bare.series.symbol, kind="spot", tick=0.1
+    ))}  # fmt: skip
+    scores = bundle.score_candidates([bare, full], rates=rates, costs_mode="auto")
+    assert [np.isfinite(score.p) for score in scores if score] == [True, True]
+    made.db.close()
 
 
 def test_the_exports_predict(planted: tuple[World, dict[str, Any]]) -> None:

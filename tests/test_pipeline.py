@@ -15,6 +15,7 @@ from core.cadence import PIPELINE
 from core.domain import Candles
 from core.errors import TraderError
 from core.jobs import files, follow, maintain, retro, run, scan, sync, tell
+from core.store import markets as market_store
 from core.store import open_reader, operation
 from core.timeframe import HOUR_MS, MINUTE_MS
 from tests.engine_world import (
@@ -276,7 +277,11 @@ def test_a_bar_completed_behind_the_scan_is_scanned_once_as_late(tmp_path: Path)
     truth = {s: market(3, 42, 5)[s][-10 * 1440 :] for s in ("BTC/USDT:USDT", LONE)}
     end_ms = int(truth[LONE].ts_ms[-1]) + MINUTE_MS
     world = prepared(tmp_path / "start", truth, replay_days=0.5, exchange={"id": "bitget"})
+    clock = HandClock(world.split_ms)
+    exchange = FakeExchange(truth, clock)
     whole = opened(world.copy("whole"))
+    records = exchange.markets(tuple(truth)).values()
+    market_store.upsert_markets(whole.db, "bitget", records, now_ms=world.split_ms)
     files.import_files(whole, [world.files])
     retro.retro_scan(whole, start_ms=world.split_ms, end_ms=end_ms, workers=1)
     want = next(
@@ -285,8 +290,6 @@ def test_a_bar_completed_behind_the_scan_is_scanned_once_as_late(tmp_path: Path)
         if row["gate"] == "PASS" and row["decided_ms"] > world.split_ms + HOUR_MS
     )
     whole.close()
-    clock = HandClock(world.split_ms)
-    exchange = FakeExchange(truth, clock)
     app = opened(world.copy("late"), (exchange, clock))
     bars = "SELECT sum(n) FROM funnel WHERE reason = 'bars' AND symbol = ? AND timeframe = '15m'"
     before = app.db.value(bars, (LONE,))

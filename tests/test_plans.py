@@ -112,6 +112,21 @@ def test_a_hole_counts_from_the_first_pivot_to_the_decision(minute: int, is_hole
         assert found.p1_ms == MONDAY_MS + 7 * 3_600_000
 
 
+@pytest.mark.parametrize(
+    ("minute", "is_spanned"),
+    [(-60, False), (0, False), (1, True), (599, True), (600, False)],
+)
+def test_a_seam_counts_between_the_first_pivot_and_the_decision(
+    minute: int, is_spanned: bool
+) -> None:
+    """From the first bar's open on all is one market; so it is up to the decision's bar."""
+    seams = np.array([MONDAY_MS + 60_000 * minute], dtype=np.int64)
+    found = by_hand(replace(drawn(UP), seams_ms=seams))
+    assert isinstance(found, Rejection) == is_spanned
+    if isinstance(found, Rejection):
+        assert found.reason == "seam"
+
+
 def hand_config(**settings: Any) -> Config:
     """`by_hand`'s settings with other sections beside them."""
     signals = {"fibo": BY_HAND, "atr_period": 3, "min_tp_net_pct": 0, **settings.pop("signals", {})}

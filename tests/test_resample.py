@@ -1,7 +1,6 @@
 """Derived bars are what pandas makes of complete groups, and nothing is invented in a hole."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,30 +9,25 @@ from core.domain import Candles
 from core.errors import DataError
 from core.resample import resample
 from core.timeframe import tf_ms
+from tests.pandas_bars import assert_same, pandas_bars
 from tests.worlds import MONDAY_MS, picked, random_candles
 
-
-def pandas_bars(base: Candles, timeframe: str) -> pd.DataFrame:
-    """Complete groups only, by pandas; an independent reading of the same law."""
-    names = ["ts_ms", "open", "high", "low", "close", "volume"]
-    frame = pd.DataFrame(dict(zip(names, base.columns(), strict=True)))
-    groups = frame.groupby(frame.ts_ms - frame.ts_ms % tf_ms(timeframe))
-    bars = groups.agg(
-        open=("open", "first"),
-        high=("high", "max"),
-        low=("low", "min"),
-        close=("close", "last"),
-        volume=("volume", "sum"),
-    )
-    return bars[groups.size() == tf_ms(timeframe) // tf_ms(base.timeframe)]
+# Every length in minutes that divides a day, as ccxt would write it.
+LENGTHS = [n for n in range(1, 1441) if 1440 % n == 0]
 
 
-def assert_same(bars: Candles, expected: pd.DataFrame) -> None:
-    """Assert equality: exact in opens and prices, up to rounding in volume."""
-    assert bars.ts_ms.tolist() == expected.index.tolist()
-    for name in ("open", "high", "low", "close"):
-        np.testing.assert_array_equal(getattr(bars, name), expected[name])
-    np.testing.assert_allclose(bars.volume, expected.volume, rtol=1e-12)
+def named(minutes: int) -> str:
+    """A length as a timeframe."""
+    return f"{minutes}m" if minutes < 1440 else "1d"
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> tuple[str, str, str]:
+    """A base, a longer timeframe made of it, and one made of that."""
+    base = draw(st.sampled_from([n for n in LENGTHS if n <= 60]))
+    middle = draw(st.sampled_from([n for n in LENGTHS if n > base and n % base == 0 and n < 1440]))
+    last = draw(st.sampled_from([n for n in LENGTHS if n > middle and n % middle == 0]))
+    return named(base), named(middle), named(last)
 
 
 @given(
@@ -70,15 +64,27 @@ def test_by_hand() -> None:
     ]
 
 
-def test_the_route_does_not_matter() -> None:
-    """1m to 15m and 1m to 5m to 15m give the same bars and prices; volumes up to rounding."""
-    base = random_candles(3000, seed=5)
-    base = picked(base, np.random.default_rng(5).random(3000) > 0.01)
-    direct, chained = resample(base, "15m"), resample(resample(base, "5m"), "15m")
-    assert len(direct) > 100
-    for one, other in zip(direct.columns()[:5], chained.columns()[:5], strict=True):
-        np.testing.assert_array_equal(one, other)
-    np.testing.assert_allclose(direct.volume, chained.volume, rtol=1e-12)
+@given(
+    route=routes(),
+    seed=st.integers(0, 99),
+    offset=st.integers(0, 100),
+    share=st.sampled_from([0.0, 0.002, 0.05]),
+)
+@settings(max_examples=80, deadline=None)
+def test_any_multiple_by_any_route(
+    route: tuple[str, str, str], seed: int, offset: int, share: float
+) -> None:
+    """Any length that divides a day, direct or over another: pandas' bars, on the UTC grid."""
+    base_tf, middle, last = route
+    step = tf_ms(base_tf)
+    n = 3 * tf_ms(last) // step
+    base = random_candles(n, seed=seed, timeframe=base_tf, start_ms=MONDAY_MS + offset * step)
+    base = picked(base, np.random.default_rng(seed).random(n) >= share)
+    direct, chained = resample(base, last), resample(resample(base, middle), last)
+    assert_same(direct, pandas_bars(base, last))
+    assert_same(chained, pandas_bars(base, last))
+    assert not np.any(direct.ts_ms % tf_ms(last))
+    assert share or len(direct) >= 2
 
 
 def test_a_minute_without_trades_is_covered_and_not_invented() -> None:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from core.config import Config
 from core.domain import Candles, Setup, Side
 from core.resample import resample
-from core.setups import SetupEvent, setup_events
+from core.setups import SETUPS, setup_events
 from tests.worlds import random_candles, strategy
 
 LOOKBACK, VALIDITY = 50, 16
+
+
+class SetupEvent(NamedTuple):
+    """One event as the definitions name it."""
+
+    i_bar: int
+    setup: Setup
+    side: Side
+    i_p0: int
+    i_p1: int
+
+
+def events_of(bars: Candles, config: Config, *, i_first: int, i_end: int) -> list[SetupEvent]:
+    """Return what the search finds, one by one."""
+    columns = setup_events(bars, config, i_first=i_first, i_end=i_end)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [SetupEvent(i, SETUPS[n], Side(side), i_p0, i_p1) for i, n, side, i_p0, i_p1 in rows]
 
 
 def settings(setups: list[str]) -> Config:
@@ -93,7 +110,7 @@ def brute_reclaim(
 def test_events_agree_with_brute_force() -> None:
     """The compiled search finds the events of the definition, all of them and no other."""
     bars, config = resample(random_candles(30_000, seed=11), "15m"), settings(["limit", "reclaim"])
-    found = setup_events(bars, config, i_first=0, i_end=len(bars))
+    found = events_of(bars, config, i_first=0, i_end=len(bars))
     assert len(found) > 200
     assert found == sorted(found)
     assert set(found) == brute_events(bars, config)
@@ -103,12 +120,12 @@ def test_windows_agree_and_reclaim_once() -> None:
     """Each bar's own window holds the event of the long search, and no impulse has two reclaims."""
     bars = random_candles(6_000, seed=21, timeframe="15m", start_price=50_000)
     config = settings(["limit", "reclaim"])
-    whole = setup_events(bars, config, i_first=0, i_end=len(bars))
+    whole = events_of(bars, config, i_first=0, i_end=len(bars))
     alone: list[SetupEvent] = []
     for i in range(len(bars)):
         start = max(0, i - LOOKBACK + 1)
         n_bars = i + 1 - start
-        found = setup_events(bars[start : i + 1], config, i_first=n_bars - 1, i_end=n_bars)
+        found = events_of(bars[start : i + 1], config, i_first=n_bars - 1, i_end=n_bars)
         alone += [
             event._replace(i_bar=i, i_p0=event.i_p0 + start, i_p1=event.i_p1 + start)
             for event in found

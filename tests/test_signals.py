@@ -12,11 +12,21 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from core import features
 from core.config import Config
-from core.domain import Candidate, Candles, Floats, Market, Rejection, Setup, Side
+from core.domain import Candidate, Candles, Floats, Ints, Market, Rejection, Setup, Side
+from core.market_context import REACH_MS, MarketContext
 from core.signals import NOISE_BARS, ScanInput, ScanResult, scan
 from core.timeframe import tf_ms
-from tests.worlds import MONDAY_MS, mapped, picked, random_candles, scan_input, strategy
+from tests.worlds import (
+    MONDAY_MS,
+    mapped,
+    market_context,
+    picked,
+    random_candles,
+    scan_input,
+    strategy,
+)
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "ohlcv"
 LOOKBACK, VALIDITY = 80, 24
@@ -35,7 +45,8 @@ def world() -> ScanInput:
     """60 days of minutes with a leader and a few holes that no bar shows."""
     base, leader = random_candles(86_400, seed=11), random_candles(86_400, seed=12)
     missing = MONDAY_MS + 60_000 * np.array([20_000, 20_001, 55_123], dtype=np.int64)
-    return scan_input(base, leader_base=leader, missing_ms=missing)
+    beside = market_context(base, seed=13)
+    return scan_input(base, leader_base=leader, missing_ms=missing, context=beside)
 
 
 @cache
@@ -69,6 +80,26 @@ def last_known(bars: Candles, instant_ms: int, n_bars: int) -> Candles:
     return picked(bars, slice(max(0, n_known - n_bars), n_known))
 
 
+def context_within(context: MarketContext, start_ms: int, end_ms: int) -> MarketContext:
+    """Copies of the values known in [start, end], as a live scan reads them."""
+
+    def inside(ts_ms: Ints, values: Floats) -> tuple[Ints, Floats]:
+        rows = (ts_ms >= start_ms) & (ts_ms <= end_ms)
+        return ts_ms[rows].copy(), values[rows].copy()
+
+    funding_ms, funding_frac = inside(context.funding_ms, context.funding_frac)
+    interest_ms, interest_qty = inside(context.interest_ms, context.interest_qty)
+    basis_ms, basis_pct = inside(context.basis_ms, context.basis_pct)
+    return MarketContext(
+        funding_ms=funding_ms,
+        funding_frac=funding_frac,
+        interest_ms=interest_ms,
+        interest_qty=interest_qty,
+        basis_ms=basis_ms,
+        basis_pct=basis_pct,
+    )
+
+
 def windows_of(data: ScanInput, ts_ms: int) -> ScanInput:
     """Copies of exactly what the decision of one bar may read."""
     decided_ms = ts_ms + tf_ms(data.series.timeframe)
@@ -82,6 +113,7 @@ def windows_of(data: ScanInput, ts_ms: int) -> ScanInput:
         base=last_known(data.base, decided_ms, NOISE_BARS),
         leader=None if data.leader is None else last_known(data.leader, decided_ms, LOOKBACK),
         missing_ms=missing[(missing >= bars.ts_ms[0]) & (missing < decided_ms)].copy(),
+        context=context_within(data.context, ts_ms - REACH_MS, decided_ms),
     )
 
 
@@ -170,6 +202,7 @@ def test_the_future_changes_nothing(damage: Callable[[Candles, slice], Candles])
             base=after(data.base),
             leader=after(data.leader),
             missing_ms=np.append(data.missing_ms[data.missing_ms < decided_ms], decided_ms),
+            context=data.context.scaled_after(decided_ms, 1.5),
         )
         again = scan(future, both_setups(), first_ms=ts_ms, last_ms=ts_ms)
         assert facts_by_bar(again).get(ts_ms, []) == expected.get(ts_ms, [])
@@ -207,6 +240,26 @@ def test_a_candle_inside_the_window_does_change_something() -> None:
     louder = replace(data, bars=scaled(data.bars, slice(i_bar - 1, i_bar)))
     again = scan(louder, both_setups(), first_ms=ts_ms, last_ms=ts_ms)
     assert facts_by_bar(again).get(ts_ms, []) != facts_by_bar(whole())[ts_ms]
+
+
+def test_a_value_beside_the_candles_that_is_known_does_change_something() -> None:
+    """Funding, open interest and basis of the past are heard, each in its own features."""
+    data, last = world(), whole().candidates[-1]
+    names = ("funding_8h_pct", "funding_3d_pct", "basis_pct", "open_interest_change_24h")
+    assert not np.isnan(last.features[-4:]).any()
+    assert features.NAMES[-4:] == names
+    for column, heard in (
+        ("funding_frac", {0, 1}),
+        ("basis_pct", {2}),
+        ("interest_qty", {3}),
+    ):
+        values = getattr(data.context, column).copy()
+        values *= np.linspace(1.0, 2.0, len(values))
+        louder = replace(data, context=replace(data.context, **{column: values}))
+        again = scan(louder, both_setups(), first_ms=last.ts_ms, last_ms=last.ts_ms)
+        found = next(c for c in again.candidates if c.setup is last.setup)
+        differs = np.flatnonzero(found.features != last.features)
+        assert set(differs - len(features.NAMES) + 4) == heard, column
 
 
 def test_mirror() -> None:

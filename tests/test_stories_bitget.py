@@ -138,15 +138,9 @@ def test_paging_history_by_the_thousand_loses_most_of_it_and_ours_nothing(tmp_pa
         assert_true(w, told, OLD_MS, OLD_END_MS)
 
 
-LISTS = pytest.mark.xfail(
-    strict=True,
-    reason="the market list is read once in the life of a process: a symbol that it lacked then is"
-    " refused as unknown until a restart, and nothing is asked of the exchange",
-)
 NO_MARKETS = Fault(body='{"code":"00000","msg":"success","requestTime":1,"data":[]}')
 
 
-@LISTS
 def test_an_empty_market_list_at_the_start_is_not_the_last_word(tmp_path: Path) -> None:
     """One void answer to the first question costs minutes, not the rest of the run."""
     told = Story(dict(RECENT), {symbol: [] for symbol in SYMBOLS})
@@ -156,7 +150,6 @@ def test_an_empty_market_list_at_the_start_is_not_the_last_word(tmp_path: Path) 
         assert_true(w, told, SYNCED_MS, NOW_MS + 29 * MINUTE_MS)
 
 
-@LISTS
 def test_a_symbol_listed_while_the_engine_runs_is_followed(tmp_path: Path) -> None:
     """It is configured before it is listed; from then on its candles come in."""
     told = Story(dict(RECENT), {symbol: [] for symbol in SYMBOLS})

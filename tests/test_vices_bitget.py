@@ -49,18 +49,6 @@ from tests.vices_world import (
 )
 from tests.worlds import random_candles
 
-HEAD = pytest.mark.xfail(
-    strict=True,
-    reason="an oldest page that comes without its beginning twice is taken for the listing's first:"
-    " no hole is recorded before the first bar stored, so it is never read a third time",
-)
-
-ORDER = pytest.mark.xfail(
-    strict=True,
-    reason="holes are settled symbol by symbol: what another symbol lacks for a moment and has a"
-    " request later counts as not traded, so a quiet minute is written down as missing",
-)
-
 
 @pytest.mark.parametrize("name", [*TRANSPORT, *PAGES])
 def test_a_vice_costs_the_live_cycle_nothing(tmp_path: Path, name: str) -> None:
@@ -78,7 +66,7 @@ def test_a_vice_costs_the_live_cycle_nothing(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [*TRANSPORT, *(pytest.param(n, marks=ORDER if n == "empty-page" else ()) for n in PAGES)],
+    [*TRANSPORT, *PAGES],
 )
 def test_a_vice_costs_a_backfill_nothing(tmp_path: Path, name: str) -> None:
     """Old days come whole in one go, from the listing's first minute on, with their holes."""
@@ -181,7 +169,7 @@ def test_an_answer_that_trickles_is_given_up_and_asked_for_again(tmp_path: Path)
         assert_true(w, told, SYNCED_MS, NOW_MS)
 
 
-@pytest.mark.parametrize("n_times", [1, pytest.param(2, marks=HEAD)])
+@pytest.mark.parametrize("n_times", [1, 2])
 def test_the_first_minutes_of_a_listing_are_not_lost(tmp_path: Path, n_times: int) -> None:
     """They are no hole between candles, yet they are believed absent only at the third reading."""
     told = Story(dict(OLD), {symbol: [] for symbol in SYMBOLS})
@@ -209,7 +197,6 @@ def test_a_first_sync_among_bad_pages(tmp_path: Path, name: str) -> None:
 SILENT_MS = NOW_MS + 30 * MINUTE_MS
 
 
-@ORDER
 def test_what_others_lack_for_a_moment_does_not_make_a_quiet_minute_missing(tmp_path: Path) -> None:
     """After downtime a minute without trades is told by the others, once they are all there."""
     hole = (SILENT_MS, SILENT_MS + 2 * MINUTE_MS)
@@ -221,7 +208,6 @@ def test_what_others_lack_for_a_moment_does_not_make_a_quiet_minute_missing(tmp_
         assert_true(w, told, SYNCED_MS, NOW_MS + 160 * MINUTE_MS)
 
 
-@ORDER
 def test_what_others_lack_for_a_moment_does_not_spoil_a_backfill(tmp_path: Path) -> None:
     """In one run: the others' holes are filled before one of them is judged."""
     hole = (LISTED_MS + DAY_MS, LISTED_MS + DAY_MS + 2 * MINUTE_MS)

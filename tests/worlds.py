@@ -6,9 +6,10 @@ import numpy as np
 
 from core.config import Config, config_from
 from core.domain import Bools, Candles, Ints, Market, Series
+from core.market_context import NOTHING_STORED, MarketContext
 from core.resample import resample
 from core.signals import ScanInput
-from core.timeframe import higher_timeframes, tf_ms
+from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, higher_timeframes, tf_ms
 
 MONDAY_MS = 1_704_067_200_000  # 2024-01-01 00:00 UTC
 NO_MS: Ints = np.empty(0, np.int64)
@@ -66,6 +67,23 @@ def mapped(candles: Candles, *, scale: float = 1.0, mirror_at: float | None = No
     return Candles(candles.timeframe, ts_ms, o * scale, h * scale, low * scale, c * scale, v)
 
 
+def market_context(base: Candles, seed: int, timeframe: str = "15m") -> MarketContext:
+    """Return funding, open interest and basis over some candles, from four days before them."""
+    rng, first = np.random.default_rng(seed), int(base.ts_ms[0]) - 4 * DAY_MS
+    end, step = int(base.ts_ms[-1]) + MINUTE_MS, tf_ms(timeframe)
+    funding_ms = np.arange(first, end + 1, 8 * HOUR_MS, dtype=np.int64)
+    interest_ms = np.arange(first, end + 1, 15 * MINUTE_MS, dtype=np.int64) + 6_000
+    basis_ms = np.arange(int(base.ts_ms[0]) + step, end + 1, step, dtype=np.int64)
+    return MarketContext(
+        funding_ms=funding_ms,
+        funding_frac=rng.normal(1e-4, 1e-4, len(funding_ms)),
+        interest_ms=interest_ms,
+        interest_qty=rng.uniform(900.0, 1100.0, len(interest_ms)),
+        basis_ms=basis_ms,
+        basis_pct=rng.normal(0.0, 0.05, len(basis_ms)),
+    )
+
+
 def scan_input(
     base: Candles,
     timeframe: str = "15m",
@@ -73,6 +91,8 @@ def scan_input(
     leader_base: Candles | None = None,
     market: Market | None = None,
     missing_ms: Ints = NO_MS,
+    seams_ms: Ints = NO_MS,
+    context: MarketContext = NOTHING_STORED,
 ) -> ScanInput:
     """Return what `signals.scan` needs, all timeframes resampled from one base series."""
     first, second = higher_timeframes(timeframe)
@@ -84,6 +104,8 @@ def scan_input(
         leader=None if leader_base is None else resample(leader_base, timeframe),
         market=market or Market(symbol="AAA/USDT:USDT", kind="swap", tick=0.5),
         missing_ms=missing_ms,
+        seams_ms=seams_ms,
+        context=context,
     )
 
 

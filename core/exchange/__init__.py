@@ -27,8 +27,11 @@ class Exchange(Protocol):
         """Return the exchange's own time, UTC ms."""
         ...
 
-    def markets(self, symbols: tuple[str, ...]) -> dict[str, Market]:
-        """Return the market records of the symbols it lists; the others are absent."""
+    def markets(self, symbols: tuple[str, ...], *, fresh: bool = False) -> dict[str, Market]:
+        """Return the market records of the symbols it lists; the others are absent.
+
+        `fresh`: as they are now, not as they were when last asked.
+        """
         ...
 
     def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
@@ -49,7 +52,17 @@ class Exchange(Protocol):
         ...
 
     def funding(self, symbol: str, *, start_ms: int, end_ms: int) -> list[FundingRate]:
-        """Return funding settlements in [start_ms, end_ms); empty where there are none."""
+        """Return the lawful funding settlements in [start_ms, end_ms), oldest first.
+
+        Empty where there are none. Raises ExchangeError.
+        """
+        ...
+
+    def open_interest(self, symbol: str) -> float | None:
+        """Return the open interest as it is now, base units; None where it is not offered.
+
+        Raises ExchangeError.
+        """
         ...
 
     def close(self) -> None:

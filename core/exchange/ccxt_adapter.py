@@ -16,6 +16,7 @@ from core.candle_law import finest_step, holes_in, joined, lawful
 from core.config import Config
 from core.domain import Candles, FundingRate, Market
 from core.errors import ConfigError, ExchangeError
+from core.exchange import ccxt_stats
 from core.exchange.lanes import Lanes, Pacer
 from core.timeframe import MINUTE_MS, floor_ms, tf_ms
 
@@ -24,10 +25,9 @@ _TIMEOUT_MS = 10_000
 _DEFAULT_PAGE = 500
 _HISTORY_PAGE = {"bitget": 200}  # a larger page of old bars comes back without its beginning
 _TYPED_MARKETS = ("bitget",)  # where `options.fetchMarkets.types` takes 'spot' and 'swap'
-_FUNDING_PAGE = 100
-_FUNDING_PAGES = 200
 _SETTLED_MS = 10 * MINUTE_MS  # what is missing longer than this is asked for twice
 _LEAST_PAGE = 50  # a page shorter than this says nothing about what the exchange allows
+_RELIST_MS = 5 * MINUTE_MS  # while a symbol is not listed, the list is asked for so often
 _MOST_LANES = 16
 _LONGEST_REPLY_S = 0.8  # replies as slow as this still leave no slot unused
 
@@ -61,8 +61,10 @@ class CcxtExchange:
         self.id = str(self._client.id)
         self.n_lanes = n_lanes
         self._page_limit = page_limit
-        self._short_page = 0
+        self._short: dict[str, int] = {}  # by timeframe: the length of the last page cut short …
+        self._longest: dict[str, int] = {}  # … and of two in a row: what the exchange allows
         self._lock = threading.RLock()
+        self._listed_ms = 0  # when the market list was loaded; 0 before it is
         self._kinds = {_kind(symbol) for symbol in symbols}
 
     @classmethod
@@ -113,15 +115,16 @@ class CcxtExchange:
         self._offset_ms = now_ms - _wall_ms()
         return now_ms
 
-    def markets(self, symbols: tuple[str, ...]) -> dict[str, Market]:
-        """Return the records of the spot and swap symbols it lists; the others are absent."""
+    def markets(self, symbols: tuple[str, ...], *, fresh: bool = False) -> dict[str, Market]:
+        """Return the records of the spot and swap symbols it lists; the others are absent.
+
+        The list is asked for once; `fresh`: again.
+        """
         self._prepare({_kind(symbol) for symbol in symbols})
-        found = {symbol: self._client.markets.get(symbol) for symbol in symbols}
-        return {
-            symbol: self._market(record)
-            for symbol, record in found.items()
-            if record is not None and (record.get("spot") or record.get("swap"))
-        }
+        if fresh:
+            with self._lock:
+                self._load_markets()
+        return ccxt_stats.market_records(self._client, symbols, observed_tick=self._observed_tick)
 
     def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
         """Return the lawful bars that open in [start_ms, end_ms), as the exchange has them now.
@@ -130,7 +133,7 @@ class CcxtExchange:
         older than ten minutes was asked for at least twice. Raises ExchangeError for a symbol or
         timeframe that is not served, ExchangeUnavailable when retries run out.
         """
-        self._prepare({_kind(symbol)})
+        self._prepare({_kind(symbol)}, symbol=symbol)
         step_ms, now_ms = tf_ms(timeframe), self._estimated_ms()
         until_ms = min(end_ms, now_ms + step_ms)
         cursor_ms = -floor_ms(-start_ms, step_ms)
@@ -166,9 +169,9 @@ class CcxtExchange:
             if len(found) == n_known:
                 break
         if len(found) > n_first >= _LEAST_PAGE:
-            if n_first == self._short_page:
-                self._page_limit = min(self._page_limit, n_first)
-            self._short_page = n_first
+            if n_first == self._short.get(timeframe):
+                self._longest[timeframe] = n_first
+            self._short[timeframe] = n_first
         return found
 
     def serves(self, timeframe: str) -> bool:
@@ -178,24 +181,37 @@ class CcxtExchange:
     def page_bars(self, timeframe: str, *, start_ms: int, now_ms: int) -> int:  # noqa: ARG002
         """Return how many bars one request may ask for, at any age.
 
-        One fewer than the exchange's own page: a request overlaps its window, because whether the
-        ends count differs between exchanges and is not always documented.
+        No more than pages were seen to hold, and one fewer than the exchange's own page: a request
+        overlaps its window, because whether the ends count differs between exchanges and is not
+        always documented.
         """
-        page = min(self._page_limit, _HISTORY_PAGE.get(self.id, _DEFAULT_PAGE))
+        page = min(
+            self._page_limit,
+            _HISTORY_PAGE.get(self.id, _DEFAULT_PAGE),
+            self._longest.get(timeframe, _DEFAULT_PAGE),
+        )
         return max(1, page - OVERLAP_BARS)
 
     def funding(self, symbol: str, *, start_ms: int, end_ms: int) -> list[FundingRate]:
         """Return funding settlements in [start_ms, end_ms); empty where there are none."""
-        if _kind(symbol) == "spot" or not self._client.has.get("fetchFundingRateHistory"):
+        if not ccxt_stats.offers_funding(self._client, symbol):
             return []
         self._prepare({"swap"})
-        pages = self._funding_back if self.id == "bitget" else self._funding_forth
-        found = {
-            int(row["timestamp"]): float(row["fundingRate"])
-            for row in pages(symbol, start_ms, end_ms)
-            if row.get("fundingRate") is not None and start_ms <= row["timestamp"] < end_ms
-        }
-        return [FundingRate(ts_ms, found[ts_ms]) for ts_ms in sorted(found)]
+        return ccxt_stats.funding_rates(
+            self._client,
+            self._call,
+            symbol,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            now_ms=self._estimated_ms(),
+        )
+
+    def open_interest(self, symbol: str) -> float | None:
+        """Return the open interest as it is now, base units; None where it is not offered."""
+        if not ccxt_stats.offers_open_interest(self._client, symbol):
+            return None
+        self._prepare({"swap"})
+        return ccxt_stats.open_interest_qty(self._client, self._call, symbol)
 
     def close(self) -> None:
         """Release connections."""
@@ -205,18 +221,26 @@ class CcxtExchange:
         """Return the exchange's time as last read, carried on by the local clock."""
         return _wall_ms() + (self._offset_ms or 0)
 
-    def _prepare(self, kinds: set[str]) -> None:
-        """Load the market list, once, and the exchange's time before the first request by time."""
+    def _prepare(self, kinds: set[str], *, symbol: str | None = None) -> None:
+        """Load the market list, and the exchange's time before the first request by time.
+
+        The list is loaded once, and now and then again while it lacks a symbol that is wanted.
+        """
         with self._lock:
             if self._offset_ms is None and self._client.has.get("fetchTime"):
                 self.server_time_ms()
             missing = not kinds <= self._kinds
             self._kinds |= kinds
-            if self._client.markets and not (missing and self.id in _TYPED_MARKETS):
-                return
-            if self.id in _TYPED_MARKETS:
-                self._client.options["fetchMarkets"] = {"types": sorted(self._kinds)}
-            self._call("market list", lambda client: client.load_markets(True), lead=True)
+            lacking = symbol is not None and symbol not in (self._client.markets or {})
+            is_old = self._estimated_ms() - self._listed_ms >= _RELIST_MS
+            if (missing and self.id in _TYPED_MARKETS) or not self._listed_ms or lacking & is_old:
+                self._load_markets()
+
+    def _load_markets(self) -> None:
+        if self.id in _TYPED_MARKETS:
+            self._client.options["fetchMarkets"] = {"types": sorted(self._kinds)}
+        self._call("market list", lambda client: client.load_markets(True), lead=True)
+        self._listed_ms = self._estimated_ms()
 
     def _page(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
         """Return the lawful bars of [start_ms, end_ms) from one request, which asks for one before.
@@ -232,24 +256,6 @@ class CcxtExchange:
         )
         return lawful(rows, timeframe=timeframe, start_ms=start_ms, end_ms=end_ms)[0]
 
-    def _market(self, record: dict[str, Any]) -> Market:
-        """Return our record of one of ccxt's."""
-        limits = record.get("limits") or {}
-        precision = record.get("precision") or {}
-        tick = _step(precision.get("price"), self._client.precisionMode)
-        return Market(
-            symbol=record["symbol"],
-            kind="spot" if record.get("spot") else "swap",
-            tick=tick or self._observed_tick(record["symbol"]),
-            step=_step(precision.get("amount"), self._client.precisionMode),
-            min_qty=_minimum(limits, "amount"),
-            min_cost_usd=_minimum(limits, "cost"),
-            contract_size=float(record.get("contractSize") or 1.0),
-            active=record.get("active") is not False,
-            fallback=not tick,
-            **_fees(record),
-        )
-
     def _observed_tick(self, symbol: str) -> float:
         """Return the finest price step of the last hours, for want of a fixed one."""
         now_ms = self._estimated_ms()
@@ -262,41 +268,6 @@ class CcxtExchange:
             )
         return finest_step(np.concatenate((bars.open, bars.high, bars.low, bars.close)))
 
-    def _funding_back(self, symbol: str, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
-        """Read Bitget's numbered pages, newest first, back to the start."""
-        del end_ms
-        rows: list[dict[str, Any]] = []
-        for number in range(1, _FUNDING_PAGES + 1):
-            page = self._funding_page(symbol, None, {"pageNo": number})
-            rows += page
-            if not page or min(row["timestamp"] for row in page) < start_ms:
-                break
-        return rows
-
-    def _funding_forth(self, symbol: str, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
-        """Read forward from the start, as most exchanges page."""
-        rows: list[dict[str, Any]] = []
-        cursor_ms = start_ms
-        while cursor_ms < end_ms:
-            page = self._funding_page(symbol, cursor_ms, {})
-            newest_ms = max((row["timestamp"] for row in page), default=cursor_ms - 1)
-            if newest_ms < cursor_ms:
-                break
-            rows += page
-            cursor_ms = newest_ms + 1
-        return rows
-
-    def _funding_page(
-        self, symbol: str, since_ms: int | None, params: dict[str, Any]
-    ) -> list[dict[str, Any]]:
-        page = self._call(
-            f"funding of {symbol}",
-            lambda client: client.fetch_funding_rate_history(
-                symbol, since_ms, _FUNDING_PAGE, params
-            ),
-        )
-        return [row for row in page if row.get("timestamp") is not None]
-
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -304,22 +275,3 @@ def _wall_ms() -> int:
 
 def _kind(symbol: str) -> str:
     return "swap" if ":" in symbol else "spot"
-
-
-def _step(precision: float | int | None, mode: int) -> float:
-    """Return the step a ccxt precision means, 0.0 where it means none: significant digits."""
-    import ccxt
-
-    if precision is None or mode == ccxt.SIGNIFICANT_DIGITS:
-        return 0.0
-    return float(f"1e-{int(precision)}") if mode == ccxt.DECIMAL_PLACES else float(precision)
-
-
-def _minimum(limits: dict[str, Any], of: str) -> float:
-    return float((limits.get(of) or {}).get("min") or 0.0)
-
-
-def _fees(record: dict[str, Any]) -> dict[str, float]:
-    """Return the fees a record states; the rest keeps Market's defaults."""
-    stated = {f"{leg}_frac": record.get(leg) for leg in ("maker", "taker")}
-    return {name: float(value) for name, value in stated.items() if value is not None}

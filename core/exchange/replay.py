@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from core.candle_files import CandleFile, Span, find, name_of, read_group, spans
+from core import funding_files
+from core.candle_files import CandleFile, Span, find, read_group, spans
 from core.candle_law import finest_step
 from core.config import Config
 from core.domain import Candles, Floats, FundingRate, Market
@@ -80,6 +79,7 @@ class ReplayExchange:
             key: _Recording([f for f in files if (f.symbol, f.timeframe) == key]) for key in series
         }
         self._folder = folder
+        self._funding: dict[str, list[FundingRate]] = {}
         self._lock = threading.Lock()
         bounds = [
             recording.bounds_ms
@@ -130,7 +130,7 @@ class ReplayExchange:
         """Return market time, UTC ms."""
         return self._now_ms()
 
-    def markets(self, symbols: tuple[str, ...]) -> dict[str, Market]:
+    def markets(self, symbols: tuple[str, ...], *, fresh: bool = False) -> dict[str, Market]:  # noqa: ARG002
         """Return a made-up record for each symbol recorded, its tick the finest step in the data.
 
         The tick comes from the first 5000 bars of the symbol's finest timeframe, which may lie in
@@ -181,18 +181,17 @@ class ReplayExchange:
 
         From `funding/NAME-funding.parquet` inside the folder or beside it; empty where absent.
         """
-        name = f"{name_of(symbol, '1m').removesuffix('-1m.parquet')}-funding.parquet"
-        places = (self._folder / "funding" / name, self._folder.parent / "funding" / name)
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            return []
+        if symbol not in self._funding:
+            name = funding_files.name_of(symbol)
+            places = (self._folder / "funding" / name, self._folder.parent / "funding" / name)
+            path = next((place for place in places if place.is_file()), None)
+            self._funding[symbol] = [] if path is None else funding_files.read(path)[0]
         until_ms = min(end_ms, self._now_ms() + 1)
-        try:
-            table = pq.read_table(path, columns=["timestamp", "funding_rate"]).to_pydict()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} cannot be read: {error};", remedy="replace it") from error
-        rows = sorted(zip(table["timestamp"], table["funding_rate"], strict=True))
-        return [FundingRate(int(t), float(rate)) for t, rate in rows if start_ms <= t < until_ms]
+        return [rate for rate in self._funding[symbol] if start_ms <= rate.ts_ms < until_ms]
+
+    def open_interest(self, symbol: str) -> float | None:  # noqa: ARG002
+        """Return None: no recording holds it."""
+        return None
 
     def close(self) -> None:
         """Let go of the bars held in memory."""

@@ -7,39 +7,42 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from core.app import App
-from core.config import Config
 from core.domain import Candles, Progress, Series, no_progress
 from core.errors import ExchangeError, ExchangeUnavailable, StoreError
 from core.exchange import Exchange
 from core.exchange.lanes import PACE_SLACK
+from core.jobs.backfill_plan import (
+    SLICE_MS,
+    Plan,
+    first_candle_ms,
+    seeded_timeframes,
+    slices,
+)
 from core.jobs.fetching import Want, answered, final_candles, in_turn
+from core.jobs.market_stats import backfill_funding
 from core.jobs.readings import SETTLE_MS, settle_gaps, write_bars
+from core.jobs.seams import (
+    LEAST_COMPARED,
+    check_seams,
+    compare,
+    imported_bars,
+    record_download,
+)
 from core.jobs.sync import derived_timeframes, resample_symbol
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.store import markets as market_store
-from core.timeframe import DAY_MS, floor_ms, higher_timeframes, tf_ms
+from core.store import sources as source_store
+from core.timeframe import floor_ms, tf_ms
 
 log = logging.getLogger("trader.backfill")
 
 PASSES = 3  # a symbol that could not be reached is tried again when the others are done
 _PAUSE_S = 10.0  # before the second pass; three times as long before each further one
-_SLICE_MS = 60 * DAY_MS  # of history, over all symbols, before any goes further back
 _BYTES_PER_BAR = 53.0  # see docs/decisions/candle-layout.md
-
-
-class Plan(NamedTuple):
-    """What a backfill is about to ask for."""
-
-    n_symbols: int
-    n_bars: int
-    n_requests: int
-    seconds: float
-    n_bytes: int
-    first_ms: int
 
 
 def backfill(
@@ -82,6 +85,7 @@ def backfill(
         log.warning("%s could not be reached; another try follows", ", ".join(work.unreached))
         pause(_PAUSE_S * 3**number)
         work.forgive()
+    backfill_funding(app, symbols=symbols, progress=progress)
     return [work.row(symbol) for symbol in symbols]
 
 
@@ -178,6 +182,8 @@ class _Backfill:
 
     def run(self) -> None:
         """Do all that is left for the symbols that are not given up."""
+        for symbol in self._living():
+            self._progress(symbol, self._n_done[symbol], self._n_wanted[symbol])
         self._catch_up()
         oldest_ms = min(self.first_ms.values(), default=self.until_ms)
         spans = slices(self.app.config, oldest_ms=oldest_ms, until_ms=self.until_ms)
@@ -211,7 +217,7 @@ class _Backfill:
         wants = []
         for timeframe in seeded_timeframes(self.app.config):
             step = tf_ms(timeframe)
-            reach_ms = self.app.config.signals.lookback_candles * step + _SLICE_MS
+            reach_ms = self.app.config.signals.lookback_candles * step + SLICE_MS
             for symbol in self._living() if self.exchange.serves(timeframe) else ():
                 row = store.series_row(self.app.db, self.series[symbol])
                 start_ms = max(self.first_ms[symbol], self.until_ms - reach_ms)
@@ -244,19 +250,35 @@ class _Backfill:
         """Fetch one slice of all symbols, settle its holes and build its derived bars."""
         lists = [self._windows(symbol, low, high) for symbol in self._living()]
         self._fetch(in_turn(lists))
-        for symbol in self._living():  # when all are there: did the others trade?
-            try:
-                settle_gaps(
-                    self.app, self.exchange, self.series[symbol], now_ms=self.until_ms, again=True
-                )
-            except ExchangeError as error:
-                self._give_up(symbol, error)
+        self._look_before(low)
+        names = [self.series[symbol] for symbol in self._living()]
+        for symbol, error in settle_gaps(
+            self.app, self.exchange, names, now_ms=self.until_ms, again=True
+        ).items():
+            self._give_up(symbol, error)
         for symbol in self._living():
             series = self.series[symbol]
             timeframes = derived_timeframes(self.app, self.base)
             resample_symbol(self.app.db, series, timeframes, until_ms=self.until_ms)
+            check_seams(self.app.db, series)
             if low <= self.first_ms[symbol]:
                 self._root(series)
+
+    def _look_before(self, low: int) -> None:
+        """Ask once more for what lies just before a beginning: no hole says that it is missing."""
+        firsts: dict[str, int] = {}
+        while True:
+            wants = []
+            for symbol in self._living():
+                row = store.series_row(self.app.db, self.series[symbol])
+                if row is None or row.first_ms is None or row.first_ms == firsts.get(symbol):
+                    continue
+                firsts[symbol] = row.first_ms
+                if low <= self.first_ms[symbol] < row.first_ms:
+                    wants.append(self._windows(symbol, self.first_ms[symbol], row.first_ms)[0])
+            if not wants:
+                return
+            self._fetch(wants)
 
     def _root(self, series: Series) -> None:
         with self.app.db.write():
@@ -269,10 +291,19 @@ class _Backfill:
         page = self.exchange.page_bars(self.base, start_ms=low, now_ms=self.until_ms)
         page_ms = min(page, self.app.config.backfill.batch_limit) * step
         wants = []
-        for start, end in reversed(self._wanted(symbol, low, high)):
+        for hole in reversed(self._wanted(symbol, low, high)):
+            start, end = self._with_neighbours(symbol, *hole)
             edges = range(end, start, -page_ms)
             wants += [Want(self.series[symbol], max(start, edge - page_ms), edge) for edge in edges]
         return wants
+
+    def _with_neighbours(self, symbol: str, start: int, end: int) -> tuple[int, int]:
+        """Widen a hole beside an import by some of its bars, to see whether both are one market."""
+        series, step = self.series[symbol], tf_ms(self.base)
+        db, pad_ms = self.app.db, LEAST_COMPARED * step
+        if not source_store.imports_between(db, series, start_ms=start - step, end_ms=end + step):
+            return start, end
+        return start - pad_ms, min(end + pad_ms, self.until_ms)
 
     def _wanted(self, symbol: str, low: int, high: int) -> list[tuple[int, int]]:
         """Return the runs of a span without bars; those without trades are not wanted."""
@@ -304,7 +335,11 @@ class _Backfill:
         db, (series, start_ms, end_ms) = self.app.db, want
         with db.write():
             before, known_ms = store.series_row(db, series), store.checkpoint_of(db, series)
+            imported = imported_bars(db, series, start_ms=start_ms, end_ms=end_ms)
             n_new = write_bars(self.app, series, bars)
+            if len(imported):
+                record_download(db, series, bars)
+                compare(db, series, imported, bars)
             now = store.series_row(db, series)
             if now is not None and now.first_ms is not None:
                 newer_ms = before.first_ms if before and before.first_ms else known_ms
@@ -318,68 +353,3 @@ class _Backfill:
             if known_ms is None or start_ms <= known_ms:
                 store.move_checkpoint(db, series, next_ms=end_ms, now_ms=self.until_ms)
         return n_new
-
-
-def seeded_timeframes(config: Config) -> list[str]:
-    """Return the context timeframes whose windows are too long to wait for their minutes.
-
-    300 daily bars are 2200 requests of minutes or 2 of days: the exchange's own bars are taken for
-    the windows a new series begins with. Like imported ones they stand over derived ones.
-    """
-    context = {name for own in config.timeframes for name in higher_timeframes(own)}
-    lookback = config.signals.lookback_candles
-    return sorted(
-        (t for t in context.difference(config.timeframes) if lookback * tf_ms(t) > _SLICE_MS),
-        key=tf_ms,
-    )
-
-
-def slices(config: Config, *, oldest_ms: int, until_ms: int) -> list[tuple[int, int]]:
-    """Return the spans [low, high) history is fetched in, newest first.
-
-    First what the window of each scanned timeframe needs, the shortest first, then equal slices.
-    """
-    lookback = config.signals.lookback_candles
-    names = {*config.timeframes}.union(*(higher_timeframes(t) for t in config.timeframes))
-    names -= {*seeded_timeframes(config)}
-    depths = sorted({(lookback + 1) * tf_ms(name) for name in names})
-    edges = [until_ms - depth for depth in depths if until_ms - depth > oldest_ms]
-    low = edges[-1] if edges else until_ms
-    while low > oldest_ms:
-        low -= _SLICE_MS
-        edges.append(max(low, oldest_ms))
-    return list(zip(edges, [until_ms, *edges], strict=False))
-
-
-def first_candle_ms(exchange: Exchange, series: Series, *, start_ms: int, until_ms: int) -> int:
-    """Return the first day, from `start_ms` on, on which an exchange has candles of a series.
-
-    Sought on daily candles, 200 days a request, so that no empty years are walked minute by
-    minute, and believed where the minutes before it are empty too. Else it is `start_ms` itself.
-    """
-    low, step = floor_ms(start_ms, DAY_MS), tf_ms(series.timeframe)
-    try:
-        day_ms = _first_day_ms(exchange, series.symbol, start_ms=low, until_ms=until_ms)
-        before_ms = day_ms - step * exchange.page_bars(
-            series.timeframe, start_ms=low, now_ms=until_ms
-        )
-        if day_ms == low or not len(
-            exchange.candles(series.symbol, series.timeframe, start_ms=before_ms, end_ms=day_ms)
-        ):
-            return day_ms
-    except ExchangeUnavailable:
-        raise
-    except ExchangeError as error:
-        log.warning("%s: its beginning is not known: %s", series.symbol, error)
-    return low
-
-
-def _first_day_ms(exchange: Exchange, symbol: str, *, start_ms: int, until_ms: int) -> int:
-    """Return the open of the first daily candle, `start_ms` where there is none."""
-    page_ms = exchange.page_bars("1d", start_ms=start_ms, now_ms=until_ms) * DAY_MS
-    for start in range(start_ms, until_ms if exchange.serves("1d") else start_ms, page_ms):
-        end = min(start + page_ms, until_ms)
-        bars = exchange.candles(symbol, "1d", start_ms=start, end_ms=end)
-        if len(bars):
-            return int(bars.ts_ms[0])
-    return start_ms

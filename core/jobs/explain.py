@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from core.app import App, wall_ms
-from core.domain import Candidate, Rejection
-from core.signals import ScanResult
+from core.domain import Ints
 from core.store import candles as store
 from core.store import operation
-from core.timeframe import DAY_MS, MINUTE_MS, floor_ms, tf_ms
+from core.timeframe import DAY_MS, floor_ms, tf_ms
 
 FUNNEL_DAYS = 7
 
@@ -49,16 +50,17 @@ def _newest_end_ms(app: App) -> int:
     return max(ends, default=0)
 
 
-def funnel_of(result: ScanResult, position_ms: int) -> list[tuple[int, str, int]]:
-    """Return a scan's counts as (instant, reason, n): bars, setups, and each refusal."""
-    counts: Counter[tuple[int, str]] = Counter()
-    counts[floor_ms(position_ms, MINUTE_MS), "bars"] += result.n_bars
-    setups: list[Candidate | Rejection] = [*result.candidates, *result.rejections]
-    for setup in setups:
-        counts[setup.ts_ms, "setups"] += 1
-        if isinstance(setup, Rejection):
-            counts[setup.ts_ms, setup.reason] += 1
-    return [(instant, reason, n) for (instant, reason), n in counts.items() if n]
+def funnel_of(
+    opens_ms: Ints, setups_ms: Iterable[int], refusals: Iterable[tuple[int, str]]
+) -> list[tuple[int, str, int]]:
+    """Return a scan's counts as (day, reason, n): bars, setups and refusals, by their opens."""
+    days, n_bars = np.unique(opens_ms - opens_ms % DAY_MS, return_counts=True)
+    counts = Counter(
+        {(day, "bars"): n for day, n in zip(days.tolist(), n_bars.tolist(), strict=True)}
+    )
+    counts.update((floor_ms(ts_ms, DAY_MS), "setups") for ts_ms in setups_ms)
+    counts.update((floor_ms(ts_ms, DAY_MS), reason) for ts_ms, reason in refusals)
+    return [(day, reason, n) for (day, reason), n in counts.items()]
 
 
 def funnel(

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from core import candle_files
+from core import candle_files, funding_files
 from core.app import App
 from core.candle_files import CandleFile
 from core.candle_law import ALL_TIME_MS
 from core.domain import Progress, Series, no_progress
 from core.errors import DataError
 from core.jobs.export import export_files
+from core.jobs.market_stats import import_funding
 from core.jobs.readings import write_bars
+from core.jobs.seams import check_seams
 from core.jobs.sync import derived_timeframes, resample_symbol
 from core.store import candles as store
 from core.store import gaps as gap_store
@@ -111,6 +113,24 @@ def import_files(
     _finish(app, {(row["symbol"], row["timeframe"]) for row in report}, progress)
     progress("import", len(files), len(files))
     return report
+
+
+def import_paths(app: App, paths: Sequence[Path], **named: Any) -> list[dict[str, Any]]:
+    """Store the candles and the funding rates of some files and folders; a row per file.
+
+    The arguments are those of `import_files`. Raises DataError for a path that holds neither.
+    """
+    funding = {path: funding_files.find([path]) for path in paths}
+    with_candles = [p for p in paths if not funding[p] or _holds_candles(p, named.get("market"))]
+    rows = import_files(app, with_candles, **named) if with_candles else []
+    return rows + import_funding(app, [path for path in paths if funding[path]])
+
+
+def _holds_candles(path: Path, market: str | None) -> bool:
+    try:
+        return bool(candle_files.find_all([path], market=market))
+    except DataError:
+        return False
 
 
 def _look(app: App, file: CandleFile, window: Window) -> _Look:
@@ -326,6 +346,7 @@ def finish_import(app: App, row: store.SeriesRow) -> None:
         store.move_checkpoint(app.db, series, next_ms=end, now_ms=end)
         store.set_rooted(app.db, series)
     resample_symbol(app.db, series, derived_timeframes(app, series.timeframe), until_ms=end)
+    check_seams(app.db, series)
 
 
 def _holes_are_known(app: App, row: store.SeriesRow, *, start_ms: int, end_ms: int) -> bool:

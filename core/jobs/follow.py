@@ -106,13 +106,23 @@ def follow_all(app: App, *, now_ms: int) -> int:
     return n_changed
 
 
+def walkable_ms(db: Database, base: Series, *, now_ms: int) -> int:
+    """Return how far the trades of a base series may be walked by now.
+
+    Not past a hole that is not settled, nor onto a settlement whose rate is awaited: an exit is
+    never retaken, so what it pays is to be known before it.
+    """
+    until_ms = min(now_ms, frontier_ms(db, base))
+    return market_store.funding_frontier_ms(db, base.exchange, base.symbol, until_ms=until_ms)
+
+
 def follow_group(
     app: App, symbol: str, strategy: str, rows: Sequence[dict[str, Any]], *, now_ms: int
 ) -> int:
     """Walk the rows of one symbol and strategy together, in chunks of base candles."""
     exchange, base_tf = app.config.exchange.id, rows[0]["base_timeframe"]
     base = Series(exchange, symbol, base_tf)
-    until = min(now_ms, frontier_ms(app.db, base))
+    until = walkable_ms(app.db, base, now_ms=now_ms)
     orders, before = np.zeros(len(rows), ORDER), np.zeros(len(rows), STATE)
     for i, row in enumerate(rows):
         orders[i] = order_of(plan_of(row), row["timeframe"])[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from core.app import App
 from core.costs import CostRates, cost_rates
-from core.domain import Candidate, Score, Verdict
+from core.domain import Candidate, Score, Series, Verdict
 from core.errors import ModelError
 from core.gating import Facts, verdict
 from core.ml import Bundle, load_current
@@ -56,7 +56,7 @@ class Judge:
             chosen = [candidates[i] for i in rows]
             found = self.bundle.score_candidates(
                 chosen,
-                rates={c.series.symbol: self._rates(c) for c in chosen},
+                rates={s.symbol: self._rates(s) for s in {c.series for c in chosen}},
                 costs_mode=self.app.config.models.meta.gating.costs_mode,
             )
             for i, score in zip(rows, found, strict=True):
@@ -73,7 +73,6 @@ class Judge:
             for candidate, score in zip(candidates, scores, strict=True)
         ]
 
-    def _rates(self, candidate: Candidate) -> CostRates:
-        series = candidate.series
+    def _rates(self, series: Series) -> CostRates:
         market = market_store.market_of(self.app.db, series.exchange, series.symbol)
         return cost_rates(self.app.config.signals, market)

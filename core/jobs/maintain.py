@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from core.errors import StoreError
 from core.jobs.scan import lacks_history, leader_of, scan_input
 from core.store import candles as store
 from core.store import operation
-from core.store.db import Database, open_reader
+from core.store.db import open_reader
 from core.timeframe import tf_ms
 
 log = logging.getLogger("trader.maintain")
@@ -206,7 +205,7 @@ def _check_bar(app: App, series: Series, ts_ms: int, rng: np.random.Generator) -
 
 
 def _scaled_after(data: signals.ScanInput, known_ms: int, factor: float) -> signals.ScanInput:
-    """Return the same input with every candle not yet known at an instant scaled."""
+    """Return the same input with every candle and value not yet known at an instant scaled."""
     from dataclasses import replace
 
     def scaled(bars: Candles) -> Candles:
@@ -221,6 +220,7 @@ def _scaled_after(data: signals.ScanInput, known_ms: int, factor: float) -> sign
         higher=(scaled(data.higher[0]), scaled(data.higher[1])),
         base=scaled(data.base),
         leader=None if data.leader is None else scaled(data.leader),
+        context=data.context.scaled_after(known_ms, factor),
     )
 
 
@@ -317,46 +317,3 @@ def _doctor_outbox(app: App) -> list[tuple[str, str, str]]:
     found = [("ok" if waiting < 20 else "warn", f"outbox: {waiting} waiting", "")]
     found.extend(("warn", f"{job} failed: {detail}", "") for job, detail in errors)
     return found
-
-
-def inspect(db: Database) -> dict[str, Any]:
-    """Return what `db_inspect.py` shows, from maintained counts: quick on a file of any size."""
-    begun = time.perf_counter()
-    size = db.path.stat().st_size if db.path.exists() else 0
-    wal = db.path.with_name(db.path.name + "-wal")
-    gap_rows = db.rows(
-        "SELECT exchange, symbol, timeframe, state, count(*), sum(end_ms - start_ms) FROM gaps"
-        " GROUP BY exchange, symbol, timeframe, state"
-    )
-    holes: dict[Series, dict[str, int]] = {}
-    for exchange, symbol, timeframe, state, _, total in gap_rows:
-        series = Series(exchange, symbol, timeframe)
-        holes.setdefault(series, {})[state] = int(total) // tf_ms(timeframe)
-    return {
-        "file": str(db.path),
-        "bytes": size,
-        "wal_bytes": wal.stat().st_size if wal.exists() else 0,
-        "series": [
-            {
-                "exchange": row.series.exchange,
-                "symbol": row.series.symbol,
-                "timeframe": row.series.timeframe,
-                "rows": row.n_rows,
-                "first_ms": row.first_ms,
-                "last_ms": row.last_ms,
-                "revised": row.n_revised,
-                "missing": holes.get(row.series, {}),
-            }
-            for row in store.series_rows(db)
-        ],
-        "signals": dict(db.rows("SELECT status, count(*) FROM signals GROUP BY status")),
-        "jobs": [
-            {"job": job, "runs": n, "failed": bad, "last_wall_ms": last}
-            for job, n, bad, last in db.rows(
-                "SELECT job, count(*), sum(outcome <> 'ok'), max(started_wall_ms) FROM job_runs"
-                " GROUP BY job ORDER BY job"
-            )
-        ],
-        "outbox": operation.outbox_counts(db),
-        "took_s": round(time.perf_counter() - begun, 3),
-    }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from core.app import App
 from core.candle_law import holes_in
 from core.domain import Candles, Series
+from core.errors import ExchangeError
 from core.exchange import Exchange
-from core.jobs.fetching import fetch_final
+from core.jobs.fetching import Want, final_candles
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.store.db import Database
@@ -64,33 +65,71 @@ def _count(db: Database, series: Series, gap: Gap, *, now_ms: int) -> None:
 
 
 def settle_gaps(
-    app: App, exchange: Exchange, series: Series, *, now_ms: int, again: bool = False
-) -> None:
+    app: App, exchange: Exchange, names: Iterable[Series], *, now_ms: int, again: bool = False
+) -> dict[str, ExchangeError]:
     """Read unknown holes again; what stays empty becomes `no_trades` or `missing`.
 
     A hole met only after its ten minutes, as after downtime, is read three times at once: so it
-    comes to the same as if we had been there. `again`: `missing` ones too that may be quiet.
+    comes to the same as if we had been there. `again`: `missing` ones too that may be quiet. All
+    are read before the first is judged: whether the others traded decides. Returns why the holes
+    of some symbols could not be read.
     """
-    due = [g for g in gap_store.gaps(app.db, series, state="unknown") if g.next_ms <= now_ms]
+    due = [
+        (series, group)
+        for series in names
+        for group in _grouped(
+            _due(app.db, series, now_ms=now_ms, again=again),
+            exchange.page_bars(series.timeframe, start_ms=now_ms, now_ms=now_ms)
+            * tf_ms(series.timeframe),
+        )
+    ]
+    failed: dict[str, ExchangeError] = {}
+    for number in range(_READS):
+        wants = {
+            Want(series, group[0].start_ms, group[-1].end_ms): group
+            for series, group in due
+            if _is_to_read(_left(app.db, series, group), number, now_ms=now_ms)
+        }
+        for want, bars in final_candles(exchange, wants, now_ms=now_ms):
+            if isinstance(bars, ExchangeError):
+                failed[want.series.symbol] = bars
+                continue
+            with app.db.write():
+                write_bars(app, want.series, bars)
+                for gap in _left(app.db, want.series, wants[want]):
+                    _count(app.db, want.series, gap, now_ms=now_ms)
+    with app.db.write():
+        for series, group in due:
+            for gap in _left(app.db, series, group) if series.symbol not in failed else ():
+                _judge(app.db, series, gap, now_ms=now_ms)
+    return failed
+
+
+def _due(db: Database, series: Series, *, now_ms: int, again: bool) -> list[Gap]:
+    due = [g for g in gap_store.gaps(db, series, state="unknown") if g.next_ms <= now_ms]
     if again:
         due += [
             gap
-            for gap in gap_store.gaps(app.db, series, state="missing")
-            if _is_quiet(app.db, series, gap) and _others_traded(app.db, series, gap)
+            for gap in gap_store.gaps(db, series, state="missing")
+            if _is_quiet(db, series, gap) and _others_traded(db, series, gap)
         ]
-    page = exchange.page_bars(series.timeframe, start_ms=now_ms, now_ms=now_ms)
-    for group in _grouped(sorted(due, key=lambda g: g.start_ms), page * tf_ms(series.timeframe)):
-        start_ms, end_ms = group[0].start_ms, group[-1].end_ms
-        n_reads = 1
-        if now_ms - group[0].end_ms >= SETTLE_MS:
-            n_reads = max(1, _READS - min(gap.n_reads for gap in group))
-        for _ in range(n_reads):
-            bars = fetch_final(exchange, series, start_ms=start_ms, end_ms=end_ms, now_ms=now_ms)
-            with app.db.write():
-                write_bars(app, series, bars)
-                n_left = sum(_settle(app.db, series, gap, now_ms=now_ms) for gap in group)
-            if not n_left:
-                break
+    return sorted(due, key=lambda gap: gap.start_ms)
+
+
+def _is_to_read(left: Iterable[Gap], number: int, *, now_ms: int) -> bool:
+    """Say whether holes are read once more: all once, those of long ago three times in all."""
+    return any(
+        number == 0 or (gap.n_reads < _READS and now_ms - gap.end_ms >= SETTLE_MS) for gap in left
+    )
+
+
+def _left(db: Database, series: Series, group: Sequence[Gap]) -> Iterator[Gap]:
+    """Yield what is left of some holes, as far as their state is what it was."""
+    for read in group:
+        span = {"start_ms": read.start_ms, "end_ms": read.end_ms}
+        for gap in gap_store.gaps_between(db, series, **span):
+            if gap.state == read.state:
+                yield gap
 
 
 def _grouped(gaps: Sequence[Gap], page_ms: int) -> Iterator[list[Gap]]:
@@ -105,22 +144,15 @@ def _grouped(gaps: Sequence[Gap], page_ms: int) -> Iterator[list[Gap]]:
         yield group
 
 
-def _settle(db: Database, series: Series, read: Gap, *, now_ms: int) -> int:
-    """Count one more read of what is left of a hole, settle what can be; returns what cannot."""
-    n_left = 0
-    for gap in gap_store.gaps_between(db, series, start_ms=read.start_ms, end_ms=read.end_ms):
-        if gap.state != read.state:
-            continue
-        _count(db, series, gap, now_ms=now_ms)
-        n_reads = gap.n_reads + 1
-        if n_reads >= _READS and _is_quiet(db, series, gap) and _others_traded(db, series, gap):
-            gap_store.settle_gap(db, series, gap, state="no_trades")
-            store.reopen_derived(db, series, gap.start_ms)
-        elif now_ms - gap.end_ms >= SETTLE_MS and n_reads >= _READS and read.state == "unknown":
-            gap_store.settle_gap(db, series, gap, state="missing")
-        else:
-            n_left += 1
-    return n_left
+def _judge(db: Database, series: Series, gap: Gap, *, now_ms: int) -> None:
+    """Settle what is left of a hole, if it was read often enough."""
+    if gap.n_reads < _READS:
+        return
+    if _is_quiet(db, series, gap) and _others_traded(db, series, gap):
+        gap_store.settle_gap(db, series, gap, state="no_trades")
+        store.reopen_derived(db, series, gap.start_ms)
+    elif gap.state == "unknown" and now_ms - gap.end_ms >= SETTLE_MS:
+        gap_store.settle_gap(db, series, gap, state="missing")
 
 
 def _is_quiet(db: Database, series: Series, gap: Gap) -> bool:

@@ -1,78 +1,37 @@
-"""The retro-scan: the live scan over history, its trades followed to the end, stored once."""
+"""The retro-scan: the live scan over history, its trades followed to the end, stored once.
+
+It goes through time in chunks, so that memory does not grow with the history. Each chunk is stored
+in one transaction: a run that was interrupted is finished by repeating it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from typing import Any
 
-import numpy as np
-from joblib import Parallel, delayed
-
-from core import signals
 from core.app import App, wall_ms
 from core.candle_law import ALL_TIME_MS
-from core.config import Config
-from core.costs import cost_rates
-from core.delivery import WINDOW_MS, Decision
-from core.domain import Candidate, Candles, Origin, Progress, Series, Status
-from core.execution import (
-    exit_rules,
-    follow,
-    new_states,
-    order_of,
-    outcome,
-    state_to_json,
-)
+from core.delivery import WINDOW_MS, Decision, Pass
+from core.domain import Candidate, Delivery, Origin, Progress, Series, Verdict
+from core.execution import outcome, states_to_json
 from core.jobs.explain import funnel_of
-from core.jobs.follow import follow_all, outcome_columns
+from core.jobs.follow import follow_all, outcome_columns, walkable_ms
+from core.jobs.guards import decision_of, guard_pass, stored_decisions, told_before_window
 from core.jobs.judge import Judge
-from core.jobs.scan import (
-    ScanReport,
-    candidate_row,
-    decision_of,
-    leader_of,
-    past_decisions,
-    run_guards,
-    store_rows,
-)
-from core.jobs.sync import frontier_ms
+from core.jobs.retro_series import SeriesScan, Task, scan_symbol
+from core.jobs.scan import ScanReport, store_rows
+from core.plans import REFUSALS
+from core.signals import candidates_of
 from core.store import candles as store
-from core.store import markets as market_store
 from core.store import signals as signal_store
-from core.store.db import Database, open_reader
-from core.store.gaps import missing_ms
-from core.timeframe import floor_ms, higher_timeframes, tf_ms
+from core.timeframe import DAY_MS, floor_ms, tf_ms
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One series to scan: bars that open in [first_ms, last_ms]."""
-
-    series: Series
-    first_ms: int
-    last_ms: int
-    stride: int
-    limit: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Followed:
-    """One candidate with the columns that following it filled."""
-
-    candidate: Candidate
-    columns: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeriesScan:
-    """What scanning one series gave."""
-
-    task: Task
-    result: signals.ScanResult
-    followed: list[Followed]
+_CHUNK_MS = 360 * DAY_MS  # at most this much of the market is in memory at once …
+_LEAST_CHUNK_MS = 60 * DAY_MS  # … less where there are many series, but each chunk reads anew …
+_SERIES_YEARS = 12  # … what its first windows look back on
 
 
 def retro_scan(
@@ -106,27 +65,21 @@ def retro_scan(
         stride=stride,
         limit=limit_per_pair,
     )
-    scans = _run_tasks(app, tasks, workers=workers, progress=progress)
-    candidates = [found.candidate for one in scans for found in one.followed]
-    columns = [found.columns for one in scans for found in one.followed]
-    order = sorted(range(len(candidates)), key=lambda i: (candidates[i].decided_ms, i))
-    _judge_and_store(
-        app,
-        [candidates[i] for i in order],
-        [columns[i] for i in order],
-        report,
+    if not tasks:
+        return report
+    first_ms = min(task.first_ms for task in tasks)
+    run = _Run(
+        app=app,
+        report=report,
+        judge=Judge.of(app),
+        guards=guard_pass(app.config),
         scan_stride=0 if limit_per_pair else stride,
         dry_run=dry_run,
+        seen_ms=first_ms - WINDOW_MS,
     )
-    for one in scans:
-        report.n_bars += one.result.n_bars
-        report.n_setups += one.result.n_setups
-        report.refusals.update(rejection.reason for rejection in one.result.rejections)
-        if not dry_run and stride == 1 and not limit_per_pair and report.n_stored:
-            with app.db.write():
-                signal_store.count_funnel(
-                    app.db, one.task.series, app.strategy, funnel_of(one.result, one.task.last_ms)
-                )
+    run.guards.go_on(told_before_window(app, first_ms=first_ms))
+    for scans in _scanned(app, tasks, workers=workers, progress=progress):
+        run.take(scans)
     return report
 
 
@@ -154,209 +107,205 @@ def _tasks(
             first = max(window[0], row.first_ms)
             if first <= last:
                 tasks.append(
-                    Task(series=series, first_ms=first, last_ms=last, stride=stride, limit=limit)
+                    Task(
+                        series=series,
+                        first_ms=first,
+                        last_ms=last,
+                        origin_ms=first,
+                        stride=stride,
+                        limit=limit,
+                    )
                 )
-    return tasks
+    return sorted(tasks, key=lambda task: task.series.symbol)
 
 
-def _run_tasks(
+def _chunks(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Cut tasks at the same midnights, so that decisions of a chunk all precede the next one's.
+
+    A limit counts from the end of a whole series and is not cut.
+    """
+    if any(task.limit for task in tasks):
+        return [list(tasks)]
+    length_ms = max(_LEAST_CHUNK_MS, _CHUNK_MS * _SERIES_YEARS // max(_SERIES_YEARS, len(tasks)))
+    length_ms = min(_CHUNK_MS, floor_ms(length_ms, DAY_MS))
+    start = floor_ms(min(task.first_ms for task in tasks), DAY_MS)
+    end = max(task.last_ms for task in tasks) + 1
+    chunks = []
+    for low in range(start, end, length_ms):
+        parts = (_part(task, low, low + length_ms) for task in tasks)
+        chunks.append([part for part in parts if part.first_ms <= part.last_ms])
+    return [chunk for chunk in chunks if chunk]
+
+
+def _part(task: Task, low_ms: int, high_ms: int) -> Task:
+    """Return the part of a task whose bars open in [low, high)."""
+    last_ms = floor_ms(high_ms - 1, tf_ms(task.series.timeframe))
+    return replace(task, first_ms=max(task.first_ms, low_ms), last_ms=min(task.last_ms, last_ms))
+
+
+def _scanned(
     app: App, tasks: Sequence[Task], *, workers: int, progress: Progress | None
-) -> list[SeriesScan]:
-    """Scan the series, in processes where there is enough to do for more than one."""
+) -> Iterator[list[SeriesScan]]:
+    """Yield what each chunk of time holds, in processes where there is enough for more than one."""
     until = {
-        symbol: frontier_ms(app.db, store.base_series(app.db, app.config.exchange.id, symbol))
+        symbol: walkable_ms(
+            app.db,
+            store.base_series(app.db, app.config.exchange.id, symbol),
+            now_ms=ALL_TIME_MS[1],
+        )
         for symbol in {task.series.symbol for task in tasks}
     }
     n_bars = sum((t.last_ms - t.first_ms) // tf_ms(t.series.timeframe) for t in tasks)
     n_jobs = workers or (os.cpu_count() or 1 if n_bars > 400_000 else 1)
-    by_symbol = {symbol: [t for t in tasks if t.series.symbol == symbol] for symbol in until}
-    calls = (
-        delayed(scan_symbol)(app.db.path, app.config, group, until_ms=until[symbol])
-        for symbol, group in sorted(by_symbol.items())
-    )
-    scans: list[SeriesScan] = []
-    for group in Parallel(n_jobs=n_jobs, return_as="generator")(calls):
-        scans.extend(group)
-        if progress is not None:
-            progress(f"scan {group[-1].task.series.symbol}", len(scans), len(tasks))
-    return scans
+    chunks = _chunks(tasks)
+    groups = [
+        [list(group) for _, group in groupby(chunk, key=lambda task: task.series.symbol)]
+        for chunk in chunks
+    ]
+    every = (group for chunk in groups for group in chunk)
+    found = _shared(app, every, until, n_jobs=n_jobs)
+    n_done, n_all = 0, sum(len(chunk) for chunk in chunks)
+    for chunk in groups:
+        scans: list[SeriesScan] = []
+        for group in islice(found, len(chunk)):
+            scans += group
+            if progress is not None:
+                progress(f"scan {group[-1].task.series.symbol}", n_done + len(scans), n_all)
+        n_done += len(scans)
+        yield scans
 
 
-def scan_symbol(
-    path: Path, config: Config, tasks: Sequence[Task], *, until_ms: int
-) -> list[SeriesScan]:
-    """Scan the series of one symbol and follow their candidates; writes nothing.
+def _shared(
+    app: App, groups: Iterable[list[Task]], until: Mapping[str, int], *, n_jobs: int
+) -> Iterator[list[SeriesScan]]:
+    """Yield what `scan_symbol` says of each group, in order."""
 
-    The base candles are read once: they are most of the work.
-    """
-    with open_reader(path) as db:
-        base = _base_candles(db, config, tasks)
-        return [_scan_task(db, config, task, base, until_ms=until_ms) for task in tasks]
+    def call(group: list[Task], scan: Any = scan_symbol) -> Any:
+        return scan(app.db.path, app.config, group, until_ms=until[group[0].series.symbol])
 
+    if n_jobs == 1:
+        return map(call, groups)
+    from joblib import Parallel, delayed
 
-def _scan_task(
-    db: Database, config: Config, task: Task, base: Candles, *, until_ms: int
-) -> SeriesScan:
-    data = _history(db, config, task, base)
-    result = signals.scan(data, config, first_ms=task.first_ms, last_ms=task.last_ms)
-    chosen = result.candidates
-    if task.stride > 1:
-        step = tf_ms(task.series.timeframe) * task.stride
-        chosen = [c for c in chosen if (c.ts_ms - task.first_ms) % step == 0]
-    if task.limit:
-        chosen = chosen[-task.limit :]
-    followed = _followed(db, config, task.series, chosen, base, until_ms=until_ms)
-    return SeriesScan(task=task, result=result, followed=followed)
-
-
-def _base_candles(db: Database, config: Config, tasks: Sequence[Task]) -> Candles:
-    """Read what deciding and following all bars of the tasks may need of the base series."""
-    series = tasks[0].series
-    base = store.base_series(db, series.exchange, series.symbol)
-    start = min(task.first_ms for task in tasks) - signals.NOISE_BARS * tf_ms(base.timeframe)
-    end = max(
-        task.last_ms + tf_ms(task.series.timeframe) + _longest_ms(config, task.series.timeframe)
-        for task in tasks
-    )
-    return _with_earlier(db, base, start_ms=start, end_ms=end, n=signals.NOISE_BARS)
-
-
-def _history(db: Database, config: Config, task: Task, base: Candles) -> signals.ScanInput:
-    """Read the arrays of a whole series: each window of it lies inside them."""
-    series, lookback = task.series, config.signals.lookback_candles
-    end = task.last_ms + tf_ms(series.timeframe)
-
-    def bars(symbol: str, timeframe: str) -> Candles:
-        step = tf_ms(timeframe)
-        start = _start_of_window(task.first_ms, step, lookback)
-        name = Series(series.exchange, symbol, timeframe)
-        return _with_earlier(db, name, start_ms=start, end_ms=end, n=lookback)
-
-    first, second = higher_timeframes(series.timeframe)
-    base_series = store.base_series(db, series.exchange, series.symbol)
-    leader = leader_of(series.symbol)
-    own = bars(series.symbol, series.timeframe)
-    origin = int(own.ts_ms[0]) if len(own) else task.first_ms
-    return signals.ScanInput(
-        series=series,
-        bars=own,
-        higher=(bars(series.symbol, first), bars(series.symbol, second)),
-        base=base,
-        leader=None if leader is None else bars(leader, series.timeframe),
-        market=market_store.market_of(db, series.exchange, series.symbol),
-        missing_ms=missing_ms(db, base_series, start_ms=origin, end_ms=end),
-    )
-
-
-def _start_of_window(first_ms: int, step: int, lookback: int) -> int:
-    return floor_ms(first_ms, step) - lookback * step
-
-
-def _with_earlier(db: Database, name: Series, *, start_ms: int, end_ms: int, n: int) -> Candles:
-    """Read [start, end) and, where holes left fewer, the `n` bars known before as well."""
-    bars = store.read_candles(db, name, start_ms=start_ms, end_ms=end_ms)
-    earlier = store.last_candles(db, name, n, known_at_ms=start_ms + tf_ms(name.timeframe) - 1)
-    if not len(earlier):
-        return bars
-    earlier = earlier[: int(np.searchsorted(earlier.ts_ms, start_ms))]
-    ts_ms = np.concatenate((earlier.ts_ms, bars.ts_ms))
-    old, new = earlier.columns()[1:], bars.columns()[1:]
-    prices = (np.concatenate(pair) for pair in zip(old, new, strict=True))
-    return Candles(name.timeframe, ts_ms, *prices)
-
-
-def _longest_ms(config: Config, timeframe: str) -> int:
-    """Return the longest time from a decision to its trade's end, plus a minute's slack."""
-    bars = config.signals.validity_candles + config.execution.max_hold_candles + 1
-    return bars * tf_ms(timeframe) + 1000 * config.execution.delivery_delay_s
-
-
-def _followed(
-    db: Database,
-    config: Config,
-    series: Series,
-    candidates: Sequence[Candidate],
-    base: Candles,
-    *,
-    until_ms: int,
-) -> list[Followed]:
-    if not candidates:
-        return []
-    orders = np.concatenate([order_of(c.plan, series.timeframe) for c in candidates])
-    market = market_store.market_of(db, series.exchange, series.symbol)
-    states = follow(
-        orders,
-        new_states(orders),
-        base,
-        rules=exit_rules(config.execution),
-        rates=cost_rates(config.signals, market),
-        funding=market_store.funding_of(
-            db, series.exchange, series.symbol, start_ms=0, end_ms=until_ms + 1
-        ),
-        until_ms=until_ms,
-    )
-    usd = config.signals.evaluation.usd_per_trade
-    found = []
-    for i, candidate in enumerate(candidates):
-        columns = outcome_columns(outcome(orders[i], states[i]), usd_per_trade=usd)
-        if states[i]["tp1_ms"] > 0:
-            columns["tp1_ts_ms"] = int(states[i]["tp1_ms"])
-        columns["exec_state"] = state_to_json(states[i : i + 1])
-        found.append(Followed(candidate=candidate, columns=columns))
+    calls = (call(group, delayed(scan_symbol)) for group in groups)
+    found: Iterator[list[SeriesScan]] = Parallel(n_jobs=n_jobs, return_as="generator")(calls)
     return found
 
 
-def _judge_and_store(
-    app: App,
-    candidates: Sequence[Candidate],
-    columns: Sequence[dict[str, Any]],
-    report: ScanReport,
-    *,
-    scan_stride: int,
-    dry_run: bool,
-) -> None:
-    """Score, run the guards in time order with the exits known, and insert what is new."""
-    if not candidates:
-        return
-    verdicts = Judge.of(app).verdicts(candidates, retro=True)
-    decisions = [
-        _with_exit(decision_of(candidate, verdict), column)
-        for candidate, verdict, column in zip(candidates, verdicts, columns, strict=True)
-    ]
-    own = {decision.identity for decision in decisions}
-    past = past_decisions(
-        app,
-        start_ms=candidates[0].decided_ms - WINDOW_MS,
-        end_ms=candidates[-1].decided_ms + 1,
-    )
-    past = [decision for decision in past if decision.identity not in own]
-    delivered = run_guards(app.config, [*past, *decisions])[len(past) :]
-    report.gates.update(f"{verdict.gate} {verdict.reason}".strip() for verdict in verdicts)
-    report.deliveries.update(f"{how} {why}".strip() for how, why in delivered)
-    if dry_run:
-        return
-    rows = [
-        {
-            **candidate_row(
-                app, candidate, verdict, how, origin=Origin.RETRO, scan_stride=scan_stride
-            ),
-            **column,
-        }
-        for candidate, verdict, how, column in zip(
-            candidates, verdicts, delivered, columns, strict=True
-        )
-    ]
-    now_ms = candidates[-1].decided_ms
-    with app.db.write():
-        signal_store.record_strategy(app.db, app.config, now_ms=wall_ms())
-        report.n_stored = store_rows(app, rows, candidates, now_ms=now_ms)
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One retro-scan on its way; `seen_ms` is the instant before which the guards know all."""
+
+    app: App
+    report: ScanReport
+    judge: Judge
+    guards: Pass
+    scan_stride: int
+    dry_run: bool
+    seen_ms: int
+    base_of: dict[str, str] = field(default_factory=dict)
+
+    def take(self, scans: Sequence[SeriesScan]) -> None:
+        """Judge what a chunk holds and store it, with its counts, in one transaction."""
+        found = [pair for one in scans for pair in _candidates(self.app, one)]
+        found.sort(key=lambda pair: pair[0].decided_ms)
+        candidates, columns = [c for c, _ in found], [column for _, column in found]
+        verdicts = self.judge.verdicts(candidates, retro=True) if candidates else []
+        end_ms = max(one.task.last_ms + tf_ms(one.task.series.timeframe) for one in scans) + 1
+        delivered = self._delivered(candidates, verdicts, columns, end_ms=end_ms)
+        self._count(scans, verdicts, delivered)
+        if self.dry_run:
+            return
+        rows = [
+            {
+                **signal_store.signal_row(
+                    candidate,
+                    verdict,
+                    strategy=self.app.strategy,
+                    origin=Origin.RETRO,
+                    scan_stride=self.scan_stride,
+                    delivery=how[0],
+                    delivery_reason=how[1],
+                    base_timeframe=self._base_timeframe(candidate.series),
+                    exec_state=column["exec_state"],
+                ),
+                **column,
+            }
+            for candidate, verdict, how, column in zip(
+                candidates, verdicts, delivered, columns, strict=True
+            )
+        ]
+        with self.app.db.write():
+            signal_store.record_strategy(self.app.db, self.app.config, now_ms=wall_ms())
+            self.report.n_stored += store_rows(self.app, rows, candidates, now_ms=end_ms)
+            if self.scan_stride == 1:
+                self._store_funnel(scans)
+
+    def _base_timeframe(self, series: Series) -> str:
+        if series.symbol not in self.base_of:
+            base = store.base_series(self.app.db, series.exchange, series.symbol)
+            self.base_of[series.symbol] = base.timeframe
+        return self.base_of[series.symbol]
+
+    def _delivered(
+        self,
+        candidates: Sequence[Candidate],
+        verdicts: Sequence[Verdict],
+        columns: Sequence[dict[str, Any]],
+        *,
+        end_ms: int,
+    ) -> list[tuple[Delivery, str]]:
+        """Let the guards go on to an instant; rows stored before are taken as they are."""
+        stored = stored_decisions(self.app, start_ms=self.seen_ms, end_ms=end_ms)
+        self.seen_ms = end_ms
+        known = {decision.identity: decision for decision in stored}
+        ours = []
+        for candidate, verdict, column in zip(candidates, verdicts, columns, strict=True):
+            new = decision_of(candidate, verdict, fate=column)
+            ours.append(known.pop(new.identity, new))
+        others: list[Decision] = list(known.values())
+        return self.guards.go_on([*others, *ours])[len(others) :]
+
+    def _count(
+        self,
+        scans: Sequence[SeriesScan],
+        verdicts: Sequence[Verdict],
+        delivered: Sequence[tuple[Delivery, str]],
+    ) -> None:
+        report = self.report
+        for one in scans:
+            report.n_bars += len(one.found.opens_ms)
+            report.n_setups += len(one.found.taken) + len(one.found.refused)
+            report.refusals.update(REFUSALS[code] for code in one.found.refused["refusal"])
+        report.gates.update(f"{verdict.gate} {verdict.reason}".strip() for verdict in verdicts)
+        report.deliveries.update(f"{how} {why}".strip() for how, why in delivered)
+
+    def _store_funnel(self, scans: Sequence[SeriesScan]) -> None:
+        for one in scans:
+            taken, refused = one.found.taken, one.found.refused
+            refused_ms = refused["ts_ms"].tolist()
+            words = (REFUSALS[code] for code in refused["refusal"].tolist())
+            counts = funnel_of(
+                one.found.opens_ms,
+                [*taken["ts_ms"].tolist(), *refused_ms],
+                zip(refused_ms, words, strict=True),
+            )
+            signal_store.raise_funnel(self.app.db, one.task.series, self.app.strategy, counts)
 
 
-def _with_exit(decision: Decision, columns: dict[str, Any]) -> Decision:
-    return replace(
-        decision,
-        opened_ts_ms=columns["opened_ts_ms"],
-        closed_ts_ms=columns["closed_ts_ms"],
-        r_multiple=columns["r_multiple"],
-        stopped=columns["status"] == Status.SL.value,
-    )
+def _candidates(app: App, scan: SeriesScan) -> Iterator[tuple[Candidate, dict[str, Any]]]:
+    """Yield what counts of a scan, with the columns that following it filled."""
+    usd = app.config.signals.evaluation.usd_per_trade
+    texts = states_to_json(scan.states)
+    fates = zip(_plain(scan.orders), _plain(scan.states), texts, strict=True)
+    candidates = candidates_of(scan.chosen, app.config)
+    for candidate, (order, state, text) in zip(candidates, fates, strict=True):
+        columns = outcome_columns(outcome(order, state), usd_per_trade=usd)
+        columns["tp1_ts_ms"] = state["tp1_ms"] or None
+        columns["exec_state"] = text
+        yield candidate, columns
+
+
+def _plain(rows: Any) -> Iterator[dict[str, Any]]:
+    """Yield structured rows as mappings: numpy's own rows are slow to take apart."""
+    return (dict(zip(rows.dtype.names, values, strict=True)) for values in rows.tolist())

@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.app import App, wall_ms
-from core.cadence import DIGEST, PIPELINE, WEEKLY, Due, first_marks, next_due, next_instant_ms
+from core.cadence import (
+    DIGEST,
+    PIPELINE,
+    STATS,
+    WEEKLY,
+    Due,
+    first_marks,
+    next_due,
+    next_instant_ms,
+)
 from core.errors import TraderError
-from core.jobs import follow, scan, sync, tell
+from core.jobs import follow, market_stats, scan, sync, tell
 from core.notify import Sinks, send_waiting, sinks_of
 from core.notify.deadman import sign_of_life
 from core.store import operation
@@ -92,6 +101,8 @@ def _run_one(app: App, due: Due, *, now_ms: int) -> bool:
     try:
         if due.job in PIPELINE:
             n = _pipeline(app, due, now_ms)
+        elif due.job == STATS:
+            n = market_stats.refresh(app, due_ms=due.due_ms)
         elif due.job == DIGEST:
             n = tell.queue_digest(app, now_ms=due.due_ms)
         else:
@@ -114,7 +125,8 @@ def _run_one(app: App, due: Due, *, now_ms: int) -> bool:
             detail=detail,
         )
         if outcome == "ok" or due.job not in PIPELINE:
-            fetched = due.job == "incremental_sync"  # one sync serves all minutes up to now
+            # one fetch serves all minutes up to now
+            fetched = outcome == "ok" and due.job in ("incremental_sync", STATS)
             done_ms = floor_ms(now_ms, MINUTE_MS) if fetched else due.due_ms
             operation.move_mark(app.db, due.job, done_ms=done_ms)
     return outcome == "ok" or due.job not in PIPELINE

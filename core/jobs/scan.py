@@ -11,30 +11,27 @@ from typing import Any
 from core import features, signals
 from core.app import App, wall_ms
 from core.config import Config
-from core.delivery import WINDOW_MS, Decision, deliver
 from core.domain import (
     Candidate,
     Candles,
     Delivery,
-    Evidence,
-    Gate,
     Origin,
     Series,
-    Side,
-    Status,
     Verdict,
 )
 from core.execution import new_states, order_of, state_to_json
 from core.jobs.explain import funnel_of
+from core.jobs.guards import decision_of, past_decisions, run_guards
 from core.jobs.judge import Judge
 from core.jobs.sync import frontier_ms
 from core.jobs.tell import queue_new_signals
-from core.notify import channels
+from core.market_context import spot_of
 from core.store import candles as store
 from core.store import markets as market_store
 from core.store import signals as signal_store
 from core.store.db import Database
 from core.store.gaps import missing_ms
+from core.store.seams import seams_ms
 from core.timeframe import floor_ms, higher_timeframes, tf_ms
 
 log = logging.getLogger("trader.scan")
@@ -88,21 +85,23 @@ def leader_of(symbol: str) -> str | None:
 def settled_ms(
     db: Database, config: Config, symbols: Iterable[str], *, now_ms: int
 ) -> dict[str, int]:
-    """Return, for each symbol, the instant up to which it and its leader are settled.
+    """Return, for each symbol, the instant up to which it and those it is read with are settled.
 
-    A leader that is not among the configured symbols is not waited for: nobody downloads it.
+    Those are its leader and a perpetual's spot pair. One that is not among the configured symbols
+    is not waited for: nobody downloads it.
     """
     exchange = config.exchange.id
-    wanted = {symbol: leader_of(symbol) for symbol in symbols}
-    names = {*wanted, *(leader for leader in wanted.values() if leader in config.symbols)}
+    wanted = {
+        symbol: [s for s in (leader_of(symbol), spot_of(symbol)) if s in config.symbols]
+        for symbol in symbols
+    }
     reached = {
         name: frontier_ms(db, store.base_series(db, exchange, name))
-        for name in names
-        if name is not None
+        for name in {*wanted, *(name for others in wanted.values() for name in others)}
     }
     return {
-        symbol: min(now_ms, reached[symbol], reached.get(leader or "", now_ms))
-        for symbol, leader in wanted.items()
+        symbol: min(now_ms, reached[symbol], *(reached[name] for name in others))
+        for symbol, others in wanted.items()
     }
 
 
@@ -146,6 +145,13 @@ def scan_input(
         leader=None if leader is None else bars(leader, series.timeframe, lookback),
         market=market_store.market_of(db, series.exchange, series.symbol),
         missing_ms=missing_ms(db, base, start_ms=start_ms, end_ms=known_ms),
+        seams_ms=seams_ms(db, series.exchange, series.symbol),
+        context=market_store.context_of(
+            db,
+            series,
+            first_ms=known_ms - n_bars * tf_ms(series.timeframe),
+            known_ms=known_ms,
+        ),
     )
 
 
@@ -235,10 +241,7 @@ def _store_found(
         _count(report, found, verdicts, delivered)
         if dry_run:
             return
-        rows = [
-            candidate_row(app, candidate, verdict, how, origin=Origin.LIVE)
-            for candidate, verdict, how in zip(candidates, verdicts, delivered, strict=True)
-        ]
+        rows = _live_rows(app, candidates, verdicts, delivered)
         report.n_stored = store_rows(app, rows, candidates, now_ms=now_ms)
         for one in found:
             signal_store.move_position(
@@ -246,48 +249,53 @@ def _store_found(
             )
             signal_store.forget_skipped(app.db, one.series, app.strategy, one.position_ms)
             signal_store.note_skipped(app.db, one.series, app.strategy, one.absent_ms)
-            signal_store.count_funnel(
-                app.db, one.series, app.strategy, funnel_of(one.result, one.position_ms)
-            )
+            signal_store.count_funnel(app.db, one.series, app.strategy, _funnel(one.result))
 
 
-def candidate_row(
+def _funnel(result: signals.ScanResult) -> list[tuple[int, str, int]]:
+    refused = [(one.ts_ms, one.reason) for one in result.rejections]
+    taken_ms = [one.ts_ms for one in result.candidates]
+    return funnel_of(result.opens_ms, [*taken_ms, *(ts_ms for ts_ms, _ in refused)], refused)
+
+
+def _live_rows(
     app: App,
-    candidate: Candidate,
-    verdict: Verdict,
-    how: tuple[Delivery, str],
-    *,
-    origin: Origin,
-    scan_stride: int = 1,
-) -> dict[str, Any]:
-    """Return the row of a candidate that nobody has followed yet."""
-    states = new_states(order_of(candidate.plan, candidate.series.timeframe))
-    return signal_store.signal_row(
-        candidate,
-        verdict,
-        strategy=app.strategy,
-        origin=origin,
-        scan_stride=scan_stride,
-        delivery=how[0],
-        delivery_reason=how[1],
-        base_timeframe=store.base_series(app.db, *candidate.series[:2]).timeframe,
-        exec_state=state_to_json(states),
-    )
+    candidates: Sequence[Candidate],
+    verdicts: Sequence[Verdict],
+    delivered: Sequence[tuple[Delivery, str]],
+) -> list[dict[str, Any]]:
+    """Return the rows of candidates that nobody has followed yet."""
+    rows = []
+    for candidate, verdict, how in zip(candidates, verdicts, delivered, strict=True):
+        states = new_states(order_of(candidate.plan, candidate.series.timeframe))
+        row = signal_store.signal_row(
+            candidate,
+            verdict,
+            strategy=app.strategy,
+            origin=Origin.LIVE,
+            scan_stride=1,
+            delivery=how[0],
+            delivery_reason=how[1],
+            base_timeframe=store.base_series(app.db, *candidate.series[:2]).timeframe,
+            exec_state=state_to_json(states),
+        )
+        rows.append(row)
+    return rows
 
 
 def store_rows(
     app: App, rows: Sequence[dict[str, Any]], candidates: Sequence[Candidate], *, now_ms: int
 ) -> int:
     """Insert candidates with their features and the messages of those that are told."""
-    fresh = []
-    for row, candidate in zip(rows, candidates, strict=True):
-        number = signal_store.insert_signal(
-            app.db, row, candidate.features, version=features.VERSION
-        )
-        if number:
-            fresh.append({**row, "id": number})
-    queue_new_signals(app, [row for row in fresh if row["origin"] == "live"], now_ms=now_ms)
-    return len(fresh)
+    vectors = [candidate.features for candidate in candidates]
+    numbers = signal_store.insert_signals(app.db, rows, vectors, version=features.VERSION)
+    live = [
+        {**row, "id": number}
+        for row, number in zip(rows, numbers, strict=True)
+        if number and row["origin"] == "live"
+    ]
+    queue_new_signals(app, live, now_ms=now_ms)
+    return sum(number > 0 for number in numbers)
 
 
 def _delivered(
@@ -296,8 +304,8 @@ def _delivered(
     """Run the guards over the last 30 days' decisions and these new ones."""
     if not candidates:
         return []
-    end = max(candidate.decided_ms for candidate in candidates) + 1
-    past = past_decisions(app, start_ms=candidates[0].decided_ms - WINDOW_MS, end_ms=end)
+    first_ms, last_ms = candidates[0].decided_ms, candidates[-1].decided_ms
+    past = past_decisions(app, first_ms=first_ms, end_ms=last_ms + 1)
     new = [
         decision_of(candidate, verdict, late=now_ms > candidate.plan.actionable_ms)
         for candidate, verdict in zip(candidates, verdicts, strict=True)
@@ -305,74 +313,6 @@ def _delivered(
     fresh = {decision.identity for decision in new}
     past = [decision for decision in past if decision.identity not in fresh]
     return run_guards(app.config, [*past, *new], muted=app.muted)[len(past) :]
-
-
-def run_guards(
-    config: Config, decisions: Sequence[Decision], *, muted: bool = False
-) -> list[tuple[Delivery, str]]:
-    """Return how each decision is delivered, under the settings."""
-    return deliver(
-        decisions,
-        guards=config.guards,
-        send=config.notify.telegram.send,
-        paper_per_day=config.notify.paper_per_day,
-        muted=muted or not channels(config),
-    )
-
-
-def decision_of(candidate: Candidate, verdict: Verdict, *, late: bool = False) -> Decision:
-    """Return what the guards need to know of a new candidate."""
-    return Decision(
-        identity=(
-            *candidate.series,
-            candidate.setup.value,
-            candidate.plan.side.direction,
-            candidate.p0_ms,
-            candidate.p1_ms,
-        ),
-        symbol=candidate.series.symbol,
-        side=candidate.plan.side,
-        decided_ms=candidate.decided_ms,
-        gate=verdict.gate,
-        evidence=verdict.evidence,
-        ev_pct=verdict.score.ev_pct if verdict.score else None,
-        ev_lo_pct=verdict.score.ev_lo_pct if verdict.score else None,
-        cost_r=candidate.plan.cost_r,
-        late=late,
-    )
-
-
-def past_decisions(app: App, *, start_ms: int, end_ms: int) -> list[Decision]:
-    """Return stored decisions of the present strategy, with their delivery and exit.
-
-    Those decided in [start, end), and every older one that was told to the owner.
-    """
-    rows = signal_store.told_before(app.db, strategy=app.strategy, end_ms=start_ms)
-    rows += signal_store.signals_between(
-        app.db, strategy=app.strategy, start_ms=start_ms, end_ms=end_ms
-    )
-    return [decision_of_row(row) for row in rows]
-
-
-def decision_of_row(row: dict[str, Any]) -> Decision:
-    """Return a stored decision as the guards see it."""
-    return Decision(
-        identity=tuple(row[name] for name in signal_store.IDENTITY[:-1]),
-        symbol=row["symbol"],
-        side=Side.of(row["direction"]),
-        decided_ms=row["decided_ms"],
-        gate=Gate(row["gate"]),
-        evidence=Evidence(row["evidence"]),
-        ev_pct=row["ev_pct"],
-        ev_lo_pct=row["ev_lo_pct"],
-        cost_r=row["cost_r"],
-        delivery=Delivery(row["delivery"]),
-        delivery_reason=row["delivery_reason"],
-        opened_ts_ms=row["opened_ts_ms"],
-        closed_ts_ms=row["closed_ts_ms"],
-        r_multiple=row["r_multiple"],
-        stopped=row["status"] == Status.SL.value,
-    )
 
 
 def _count(

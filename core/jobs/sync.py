@@ -12,6 +12,7 @@ from core.errors import ExchangeError
 from core.exchange import Exchange
 from core.jobs.fetching import Want, final_candles, in_turn
 from core.jobs.readings import SETTLE_MS, count_reads, record_holes, settle_gaps, write_bars
+from core.jobs.seams import compare, imported_bars
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.store import markets as market_store
@@ -47,11 +48,9 @@ def sync_all(app: App, *, now_ms: int) -> int:
             n_stored += store_page(app, page, now_ms=now_ms)
     with app.db.write():  # the minute of all symbols is one commit; asking took no lock
         n_stored += sum(store_page(app, page, now_ms=now_ms) for page in last_pages)
-    for page in last_pages:  # after all are stored: whether others traded decides
-        try:
-            settle_gaps(app, exchange, page.want.series, now_ms=now_ms)
-        except ExchangeError as error:
-            log.warning("holes of %s wait for the next cycle: %s", page.want.series.symbol, error)
+    unread = settle_gaps(app, exchange, [page.want.series for page in last_pages], now_ms=now_ms)
+    for symbol, error in unread.items():
+        log.warning("holes of %s wait for the next cycle: %s", symbol, error)
     if failed and len(failed) == len(app.config.symbols):
         raise next(iter(failed.values()))
     return n_stored
@@ -83,7 +82,7 @@ def _pages(
 def _known_ms(app: App, series: Series, *, now_ms: int) -> int:
     known = store.checkpoint_of(app.db, series)
     if known is None:
-        first = max(_history_start(app), now_ms - _FIRST_SYNC_MS)
+        first = max(history_start_ms(app), now_ms - _FIRST_SYNC_MS)
         known = floor_ms(first, tf_ms(series.timeframe))
     return known
 
@@ -120,7 +119,8 @@ def _windows(
     return wants
 
 
-def _history_start(app: App) -> int:
+def history_start_ms(app: App) -> int:
+    """Return the first instant of history that the settings want."""
     day = app.config.backfill.start_date
     return (day.toordinal() - 719_163) * DAY_MS  # 719163 is 1970-01-01 as a proleptic ordinal
 
@@ -135,9 +135,12 @@ def store_page(app: App, page: Page, *, now_ms: int) -> int:
     bars, step = page.bars, tf_ms(series.timeframe)
     with app.db.write():
         known_ms = max(page.known_ms, store.checkpoint_of(app.db, series) or 0)
+        imported = imported_bars(app.db, series, start_ms=start_ms, end_ms=min(known_ms, end_ms))
         last_end = int(bars.ts_ms[-1]) + step if len(bars) else known_ms
         confirmed = max(last_end, min(end_ms, floor_ms(now_ms - SETTLE_MS, step)))
         n_new = write_bars(app, series, bars)
+        if len(imported):
+            compare(app.db, series, imported, bars)
         if start_ms < known_ms:
             count_reads(app, series, start_ms=start_ms, end_ms=known_ms, now_ms=now_ms)
         if confirmed > known_ms:
@@ -204,12 +207,15 @@ def resample_all(app: App, *, now_ms: int) -> int:
     return n_made
 
 
-def refresh_markets(app: App, *, now_ms: int) -> None:
-    """Store the exchange's market records of the configured symbols."""
+def refresh_markets(app: App, *, now_ms: int, fresh: bool = False) -> int:
+    """Store the exchange's market records of the configured symbols; returns how many."""
     exchange, _ = app.market()
-    found = exchange.markets(app.config.symbols)
+    found = exchange.markets(app.config.symbols, fresh=fresh)
     for symbol in app.config.symbols:
         if symbol not in found:
             log.warning("%s does not list %s; check `symbols` in the config", exchange.id, symbol)
     with app.db.write():
-        market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+        changed = market_store.upsert_markets(app.db, exchange.id, found.values(), now_ms=now_ms)
+    for symbol in changed:
+        log.warning("the market record of %s changed; see the table market_changes", symbol)
+    return len(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,8 +109,7 @@ def upsert_candles(db: Database, series: Series, bars: Candles) -> Written:
         number = _series_id(db, series)
         stored = _read(db, number, bars.timeframe, start_ms=first, end_ms=last + MINUTE_MS)
         known, revised = _compared(stored, bars)
-        columns = (_keys(number, bars.ts_ms), *bars.columns()[1:])
-        db.run_many(_UPSERT, zip(*(column.tolist() for column in columns), strict=True))
+        db.upsert_columns(_UPSERT, _keys(number, bars.ts_ms), np.stack(bars.columns()[1:]))
         db.run(
             "UPDATE series SET n_rows = n_rows + ?1, n_revised = n_revised + ?2,"
             " first_ms = min(coalesce(first_ms, ?3), ?3),"
@@ -120,9 +118,9 @@ def upsert_candles(db: Database, series: Series, bars: Candles) -> Written:
         )
         if len(known) < len(bars):
             fill_gaps(db, series, bars)
-        fresh = np.union1d(np.setdiff1d(bars.ts_ms, known, assume_unique=True), revised)
-        if len(fresh):
-            reopen_derived(db, series, int(fresh[0]))
+        fresh = np.setdiff1d(bars.ts_ms, known, assume_unique=True) if len(known) else bars.ts_ms
+        if len(fresh) or len(revised):
+            reopen_derived(db, series, min(int(part[0]) for part in (fresh, revised) if len(part)))
     return Written(len(bars) - len(known), revised)
 
 
@@ -152,22 +150,23 @@ def _compared(stored: Candles, bars: Candles) -> tuple[Ints, Ints]:
 
 
 def _read(db: Database, number: int, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
-    first = (number << KEY_SHIFT) + max(0, -(-start_ms // MINUTE_MS))
-    last = (number << KEY_SHIFT) + min(MINUTE_MASK, (end_ms - 1) // MINUTE_MS)
-    found = db.stream(
-        f"SELECT (key & {MINUTE_MASK}) * {MINUTE_MS}, open, high, low, close, volume"
+    first, last = max(0, -(-start_ms // MINUTE_MS)), min(MINUTE_MASK, (end_ms - 1) // MINUTE_MS)
+    minutes, prices = db.columns(
+        f"SELECT key & {MINUTE_MASK}, open, high, low, close, volume"
         " FROM ohlcv WHERE key BETWEEN ? AND ? ORDER BY key",
-        (first, last),
+        ((number << KEY_SHIFT) + first, (number << KEY_SHIFT) + last),
+        n_floats=5,
+        room=(last - first) * MINUTE_MS // tf_ms(timeframe) + 1,
     )
-    flat = np.fromiter(chain.from_iterable(found), np.float64)
-    return Candles.of_matrix(timeframe, flat.reshape(-1, 6))
+    return Candles(timeframe, minutes * MINUTE_MS, *prices)
 
 
 def read_candles(db: Database, series: Series, *, start_ms: int = 0, end_ms: int) -> Candles:
     """Return the stored bars that open in [start_ms, end_ms)."""
     row = series_row(db, series)
-    if row is None or end_ms <= start_ms:
+    if row is None or row.first_ms is None or row.last_ms is None or end_ms <= start_ms:
         return Candles.empty(series.timeframe)
+    start_ms, end_ms = max(start_ms, row.first_ms), min(end_ms, row.last_ms + 1)
     return _read(db, row.id, series.timeframe, start_ms=start_ms, end_ms=end_ms)
 
 
@@ -177,14 +176,15 @@ def last_candles(db: Database, series: Series, n: int, *, known_at_ms: int) -> C
     if row is None:
         return Candles.empty(series.timeframe)
     last_open = known_at_ms - tf_ms(series.timeframe)
-    found = db.rows(
-        f"SELECT (key & {MINUTE_MASK}) * {MINUTE_MS}, open, high, low, close, volume FROM ohlcv"
+    minutes, prices = db.columns(
+        f"SELECT key & {MINUTE_MASK}, open, high, low, close, volume FROM ohlcv"
         " WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT ?",
         (row.id << KEY_SHIFT, (row.id << KEY_SHIFT) + last_open // MINUTE_MS, n),
+        n_floats=5,
+        room=n,
     )
-    if not found:
-        return Candles.empty(series.timeframe)
-    return Candles.of_matrix(series.timeframe, np.array(found[::-1], np.float64))
+    ts_ms = minutes[::-1] * MINUTE_MS
+    return Candles(series.timeframe, ts_ms, *np.ascontiguousarray(prices[:, ::-1]))
 
 
 def base_timeframe_of(db: Database, exchange: str, symbol: str) -> str | None:

@@ -9,17 +9,21 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import apsw
+import numpy as np
 
 from core import schema
+from core.domain import Floats, Ints
 from core.errors import StoreError
 
 Params = Sequence[Any] | dict[str, Any]
 
+_MANY_ROWS = 64  # from here on compiled stepping wins over its set-up
 _WAL_PAGES = 2000  # the WAL is moved into the file when a commit finds it longer: 8 MB
 _WRITER = (
     "journal_mode = WAL",
@@ -45,6 +49,23 @@ class Database:
     def stream(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
         """Yield rows as SQLite finds them; read it to the end at once, it pins the WAL."""
         return iter(self._connection.execute(sql, params))
+
+    def columns(
+        self, sql: str, params: tuple[int, ...], *, n_floats: int, room: int
+    ) -> tuple[Ints, Floats]:
+        """Return a query's first column, whole numbers (n,), and its other ones (n_floats, n).
+
+        `room` is how many rows to expect; for more than a few no Python object is made per value.
+        """
+        if room >= _MANY_ROWS:
+            from core.store.stepping import stepped
+
+            found = stepped(self._connection, sql, params, n_floats=n_floats, room=room)
+            if found is not None:
+                return found
+        flat = np.fromiter(chain.from_iterable(self._connection.execute(sql, params)), np.float64)
+        matrix = flat.reshape(-1, n_floats + 1).T
+        return matrix[0].astype(np.int64), np.ascontiguousarray(matrix[1:])
 
     def dicts(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """Return all rows of a query as mappings of column to value."""
@@ -73,6 +94,19 @@ class Database:
         before = self._connection.total_changes()
         self._connection.executemany(sql, rows).fetchall()
         return self._connection.total_changes() - before
+
+    def upsert_columns(self, sql: str, firsts: Ints, others: Floats) -> None:
+        """Execute an upsert for each whole number of (n,) and its floats, of (n_floats, n).
+
+        To be called inside `write()`: some rows may be written twice.
+        """
+        if len(firsts) >= _MANY_ROWS:
+            from core.store.stepping import fed
+
+            if fed(self._connection, sql, firsts, others):
+                return
+        columns = (column.tolist() for column in (firsts, *others))
+        self._connection.executemany(sql, zip(*columns, strict=True)).fetchall()
 
     def last_id(self) -> int:
         """Return the id of the row inserted last."""
@@ -183,6 +217,11 @@ def _version_of(database: Database) -> int:
         raise StoreError(
             f"{database.path} is not a SQLite database;", remedy="move it away or restore a backup"
         ) from error
+    except apsw.CorruptError as error:
+        raise StoreError(
+            f"{database.path} is damaged;",
+            remedy="restore a backup: python maintenance.py restore FILE",
+        ) from error
     if version > schema.VERSION:
         raise StoreError(
             f"{database.path} has schema {version}, this program knows {schema.VERSION};",
@@ -201,9 +240,29 @@ def open_reader(path: Path) -> Database:
     if not path.exists():
         raise StoreError(f"database {path} does not exist;", remedy="run: python init_db.py")
     connection = _connect(path, flags=apsw.SQLITE_OPEN_READONLY)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     for pragma in ("query_only = ON", "wal_autocheckpoint = 0"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     return Database(connection, path, read_only=True)
+
+
+def open_current(path: Path) -> Database:
+    """Open the database read-only, for a command that only looks.
+
+    Raises StoreError, with the remedy, unless it is ours and of the present schema.
+    """
+    database = open_reader(path)
+    try:
+        version = _version_of(database)
+        if version < schema.VERSION:
+            raise StoreError(
+                f"{path} has schema {version}, this program wants {schema.VERSION};",
+                remedy="run: python init_db.py",
+            )
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 class WriterLock:

@@ -25,6 +25,12 @@ IDENTITY = (
     "strategy_id",
 )
 
+_DECISION = (
+    "exchange, symbol, timeframe, setup, direction, p0_ms, p1_ms, decided_ms, gate, evidence,"
+    " ev_pct, ev_lo_pct, cost_r, delivery, delivery_reason, status, opened_ts_ms, closed_ts_ms,"
+    " r_multiple"
+)
+
 
 def record_strategy(db: Database, config: Config, *, now_ms: int) -> str:
     """Store the settings behind the present strategy_id, as used now, and return it."""
@@ -160,25 +166,48 @@ def signal_row(
 
 
 def insert_signal(db: Database, row: Mapping[str, Any], features: Floats, *, version: int) -> int:
-    """Insert a candidate with its features; returns its id, or 0 when it is already stored.
+    """Insert one candidate with its features, as `insert_signals` does."""
+    return insert_signals(db, [row], [features], version=version)[0]
+
+
+def insert_signals(
+    db: Database,
+    rows: Sequence[Mapping[str, Any]],
+    features: Sequence[Floats],
+    *,
+    version: int,
+) -> list[int]:
+    """Insert candidates with their features; returns their ids, 0 for those already stored.
 
     A full scan that meets a row of a strided one sets its `scan_stride` to 1 and nothing else.
     """
-    names = ", ".join(row)
-    marks = ", ".join(f":{name}" for name in row)
+    if not rows:
+        return []
+    names = list(rows[0])
+    marks = ", ".join("?" * (len(names) + 1))
     with db.write():
-        if not db.run(f"INSERT OR IGNORE INTO signals ({names}) VALUES ({marks})", dict(row)):
-            if row["scan_stride"] == 1:
-                where = " AND ".join(f"{name} = :{name}" for name in IDENTITY)
-                db.run(
-                    f"UPDATE signals SET scan_stride = 1 WHERE {where} AND scan_stride <> 1",
-                    {name: row[name] for name in IDENTITY},
-                )
-            return 0
-        number = db.last_id()
-        vector = np.ascontiguousarray(features, "<f8").tobytes()
-        db.run("INSERT INTO features VALUES (?, ?, ?)", (number, version, vector))
-    return number
+        first = 1 + int(db.value("SELECT coalesce(max(id), 0) FROM signals"))
+        db.run_many(
+            f"INSERT OR IGNORE INTO signals (id, {', '.join(names)}) VALUES ({marks})",
+            [(first + i, *(row[name] for name in names)) for i, row in enumerate(rows)],
+        )
+        fresh = {number for (number,) in db.rows("SELECT id FROM signals WHERE id >= ?", (first,))}
+        vectors = (
+            (first + i, version, np.ascontiguousarray(values, "<f8").tobytes())
+            for i, values in enumerate(features)
+            if first + i in fresh
+        )
+        db.run_many("INSERT INTO features VALUES (?, ?, ?)", vectors)
+        where = " AND ".join(f"{name} = ?" for name in IDENTITY)
+        db.run_many(
+            f"UPDATE signals SET scan_stride = 1 WHERE {where} AND scan_stride <> 1",
+            [
+                tuple(row[name] for name in IDENTITY)
+                for i, row in enumerate(rows)
+                if first + i not in fresh and row["scan_stride"] == 1
+            ],
+        )
+    return [first + i if first + i in fresh else 0 for i in range(len(rows))]
 
 
 def update_signal(db: Database, number: int, changes: Mapping[str, Any]) -> None:
@@ -205,23 +234,42 @@ def followed(db: Database, *, exchange: str, symbol: str | None = None) -> list[
     )
 
 
-def signals_between(
-    db: Database, *, strategy: str | None, start_ms: int, end_ms: int
+def decisions_between(
+    db: Database, *, strategy: str, start_ms: int, end_ms: int
 ) -> list[dict[str, Any]]:
-    """Return rows decided in [start_ms, end_ms), in decision order."""
+    """Return what the guards ask of the rows decided in [start_ms, end_ms), in decision order."""
     return db.dicts(
-        "SELECT * FROM signals WHERE (?1 IS NULL OR strategy_id = ?1) AND decided_ms >= ?2"
-        " AND decided_ms < ?3 ORDER BY decided_ms, id",
+        f"SELECT {_DECISION} FROM signals WHERE strategy_id = ? AND decided_ms >= ?"
+        " AND decided_ms < ? ORDER BY decided_ms, id",
         (strategy, start_ms, end_ms),
     )
 
 
-def told_before(db: Database, *, strategy: str, end_ms: int) -> list[dict[str, Any]]:
-    """Return the rows decided before an instant that were delivered LIVE or PAPER."""
+def told_and_felt(
+    db: Database, *, strategy: str, before_ms: int, quiet_from_ms: int, n_closings: int
+) -> list[dict[str, Any]]:
+    """Return what the guards ask of the rows decided before an instant that they still feel.
+
+    Of those delivered LIVE or PAPER: what was not closed by then, what was decided from
+    `quiet_from_ms` on, and the last `n_closings` that closed before with a result.
+    """
+    told = f"strategy_id = :strategy AND delivery IN ('{Delivery.LIVE}', '{Delivery.PAPER}')"
     return db.dicts(
-        "SELECT * FROM signals WHERE strategy_id = ? AND decided_ms < ?"
-        " AND delivery IN ('LIVE', 'PAPER') ORDER BY decided_ms, id",
-        (strategy, end_ms),
+        "WITH felt (id) AS ("
+        "SELECT id FROM signals WHERE status IN ('PENDING', 'OPEN')"
+        " UNION SELECT id FROM signals WHERE closed_ts_ms >= :before"
+        " UNION SELECT id FROM signals WHERE strategy_id = :strategy AND decided_ms >= :quiet"
+        " AND decided_ms < :before"
+        f" UNION SELECT id FROM (SELECT id FROM signals WHERE {told} AND closed_ts_ms < :before"
+        " AND r_multiple IS NOT NULL ORDER BY closed_ts_ms DESC, decided_ms DESC LIMIT :n))"
+        f" SELECT {_DECISION} FROM signals WHERE id IN (SELECT id FROM felt) AND {told}"
+        " AND decided_ms < :before ORDER BY decided_ms, id",
+        {
+            "strategy": strategy,
+            "before": before_ms,
+            "quiet": quiet_from_ms,
+            "n": n_closings,
+        },
     )
 
 
@@ -247,9 +295,25 @@ def feature_matrix(db: Database, ids: Sequence[int], *, version: int, width: int
 def count_funnel(
     db: Database, series: Series, strategy: str, counts: Iterable[tuple[int, str, int]]
 ) -> None:
-    """Add (instant, reason, n) to the day's counts of a series."""
+    """Add (instant, reason, n) to the day's counts of a series: for bars not scanned before."""
+    _write_funnel(db, series, strategy, counts, law="n + excluded.n")
+
+
+def raise_funnel(
+    db: Database, series: Series, strategy: str, counts: Iterable[tuple[int, str, int]]
+) -> None:
+    """Raise the day's counts of a series to (instant, reason, n): for bars scanned perhaps before.
+
+    A day whose bars were all scanned is right after it, whatever was counted earlier.
+    """
+    _write_funnel(db, series, strategy, counts, law="max(n, excluded.n)")
+
+
+def _write_funnel(
+    db: Database, series: Series, strategy: str, counts: Iterable[tuple[int, str, int]], *, law: str
+) -> None:
     db.run_many(
-        "INSERT INTO funnel VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + ?7",
+        f"INSERT INTO funnel VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = {law}",
         [
             (*series, strategy, floor_ms(instant, DAY_MS), reason, n)
             for instant, reason, n in counts

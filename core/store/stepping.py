@@ -1,0 +1,201 @@
+"""Rows of numbers from and to arrays: SQLite stepped by compiled code, no object made per value.
+
+apsw hides the symbols of its SQLite, but like every SQLite it hands a table of its functions to
+each extension it loads (`sqlite3ext.h`; the table only ever grows at its end). `noop`, the smallest
+extension in apsw's own wheel, keeps that table in a variable, and it is read from there: still one
+SQLite in the process. Where apsw came without extensions the caller takes the slow way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
+
+import apsw
+import numpy as np
+from apsw import sqlite_extra
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.extending import intrinsic
+
+from core.domain import Floats, Ints
+
+_N_FUNCTIONS = 117  # of the table, as far as it is used
+_BIND_DOUBLE, _BIND_INT64, _COLUMN_DOUBLE, _COLUMN_INT64, _FINALIZE = 3, 5, 27, 29, 57
+_VERSION_NUMBER, _RESET, _STEP, _PREPARE_V2 = 67, 77, 94, 116
+_OK, _ROW, _DONE = 0, 100, 101
+
+
+class _Functions(NamedTuple):
+    """SQLite's own functions: two called once a query, and the addresses of those called a lot."""
+
+    prepare: Callable[..., int]
+    finalize: Callable[..., int]
+    step: int
+    reset: int
+    bind_int64: int
+    bind_double: int
+    column_int64: int
+    column_double: int
+
+
+@cache
+def _functions() -> _Functions | None:
+    """Return the functions of apsw's SQLite, or None where they cannot be had."""
+    try:
+        with_table = apsw.Connection(":memory:")
+        sqlite_extra.load(with_table, "noop")
+        library = ctypes.CDLL(sqlite_extra.path("noop"))
+        address = ctypes.c_void_p.in_dll(library, "sqlite3_api").value
+    except (OSError, ValueError, LookupError, apsw.Error, sqlite_extra.NotAvailable):
+        return None
+    table = (ctypes.c_size_t * _N_FUNCTIONS).from_address(address or 0)
+    number = ctypes.CFUNCTYPE(ctypes.c_int)(table[_VERSION_NUMBER])()
+    if number != apsw.SQLITE_VERSION_NUMBER:
+        return None
+    pointer, whole = ctypes.c_void_p, ctypes.c_int
+    prepare = ctypes.CFUNCTYPE(whole, pointer, ctypes.c_char_p, whole, pointer, pointer)
+    return _Functions(
+        prepare=prepare(table[_PREPARE_V2]),
+        finalize=ctypes.CFUNCTYPE(whole, pointer)(table[_FINALIZE]),
+        step=table[_STEP],
+        reset=table[_RESET],
+        bind_int64=table[_BIND_INT64],
+        bind_double=table[_BIND_DOUBLE],
+        column_int64=table[_COLUMN_INT64],
+        column_double=table[_COLUMN_DOUBLE],
+    )
+
+
+@contextmanager
+def _prepared(functions: _Functions, connection: apsw.Connection, sql: str) -> Iterator[int]:
+    """Yield a statement's address, 0 where the SQL is not to SQLite's liking."""
+    statement = ctypes.c_void_p()
+    out = ctypes.byref(statement)
+    functions.prepare(connection.sqlite3_pointer(), sql.encode(), -1, out, None)
+    try:
+        yield statement.value or 0
+    finally:
+        functions.finalize(statement)
+
+
+def stepped(
+    connection: apsw.Connection, sql: str, params: tuple[int, ...], *, n_floats: int, room: int
+) -> tuple[Ints, Floats] | None:
+    """Return a query's first column, whole numbers (n,), and its others, REAL, (n_floats, n).
+
+    `room` is how many rows to expect; more are read too. None where it cannot be done this way,
+    an error of SQLite included: the same query through apsw then works, or says what is wrong.
+    """
+    functions = _functions()
+    if functions is None:
+        return None
+    with _prepared(functions, connection, sql) as statement:
+        if not statement:
+            return None
+        for i, value in enumerate(params, 1):
+            if _bind_whole(functions.bind_int64, statement, i, value) != _OK:
+                return None
+        return _fetched(functions, statement, n_floats=n_floats, room=max(room, 64))
+
+
+def fed(connection: apsw.Connection, sql: str, firsts: Ints, others: Floats) -> bool:
+    """Run a statement for each row of a whole number, of (n,), and floats, of (n_floats, n).
+
+    False where it cannot be done this way, or not to the end: then apsw's own `executemany` of
+    all rows does it, or says what is wrong. So: in a transaction, and only what may be repeated.
+    """
+    functions = _functions()
+    if functions is None:
+        return False
+    with _prepared(functions, connection, sql) as statement:
+        addresses = functions.bind_int64, functions.bind_double, functions.step, functions.reset
+        return bool(statement) and bool(_feed(*addresses, statement, firsts, others))
+
+
+def _fetched(
+    functions: _Functions, statement: int, *, n_floats: int, room: int
+) -> tuple[Ints, Floats] | None:
+    addresses = functions.step, functions.column_int64, functions.column_double
+    pieces: list[tuple[Ints, Floats]] = []
+    code = _ROW
+    while code == _ROW:
+        firsts, others = np.empty(room, np.int64), np.empty((n_floats, room))
+        n, code = _fill(*addresses, statement, firsts, others)
+        pieces.append((firsts[:n], others[:, :n]))
+    if code != _DONE:
+        return None
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces], axis=1)
+
+
+def _foreign(result: Any, *arguments: Any) -> Any:
+    """Return an intrinsic that calls a C function of one signature at an address."""
+
+    def emit(_: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = ir.FunctionType(
+            _LLVM[signature.return_type], [_LLVM[kind] for kind in signature.args[1:]]
+        )
+        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+
+    signature = result(types.intp, *arguments)
+    if len(arguments) == 1:
+        return intrinsic(lambda _, _address, _a: (signature, emit))
+    if len(arguments) == 2:
+        return intrinsic(lambda _, _address, _a, _b: (signature, emit))
+    return intrinsic(lambda _, _address, _a, _b, _c: (signature, emit))
+
+
+_LLVM = {types.int32: ir.IntType(32), types.int64: ir.IntType(64), types.float64: ir.DoubleType()}
+_step = _reset = _foreign(types.int32, types.intp)
+_column_int64 = _foreign(types.int64, types.intp, types.int32)
+_column_double = _foreign(types.float64, types.intp, types.int32)
+_bind_int64 = _foreign(types.int32, types.intp, types.int32, types.int64)
+_bind_double = _foreign(types.int32, types.intp, types.int32, types.float64)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _bind_whole(bind_int64: int, statement: int, i: int, value: int) -> int:
+    code: int = _bind_int64(bind_int64, statement, types.int32(i), value)
+    return code
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _fill(
+    step: int, column_int64: int, column_double: int, statement: int, firsts: Ints, others: Floats
+) -> tuple[int, int]:
+    n_floats, room = others.shape
+    for n in range(room):
+        code = _step(step, statement)
+        if code != _ROW:
+            return n, code
+        firsts[n] = _column_int64(column_int64, statement, types.int32(0))
+        for i in range(n_floats):
+            others[i, n] = _column_double(column_double, statement, types.int32(i + 1))
+    return room, _ROW
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _feed(
+    bind_int64: int,
+    bind_double: int,
+    step: int,
+    reset: int,
+    statement: int,
+    firsts: Ints,
+    others: Floats,
+) -> bool:
+    n_floats, n_rows = others.shape
+    for n in range(n_rows):
+        _bind_int64(bind_int64, statement, types.int32(1), firsts[n])
+        for i in range(n_floats):
+            _bind_double(bind_double, statement, types.int32(i + 2), others[i, n])
+        code = _step(step, statement)
+        _reset(reset, statement)
+        if code != _DONE:
+            return False
+    return True
