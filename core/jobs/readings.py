@@ -150,7 +150,7 @@ def _judge(db: Database, series: Series, gap: Gap, *, now_ms: int) -> None:
         return
     if _is_quiet(db, series, gap) and _others_traded(db, series, gap):
         gap_store.settle_gap(db, series, gap, state="no_trades")
-        store.reopen_derived(db, series, gap.start_ms)
+        store.reopen_derived(db, series, from_ms=gap.start_ms, to_ms=gap.end_ms)
     elif gap.state == "unknown" and now_ms - gap.end_ms >= SETTLE_MS:
         gap_store.settle_gap(db, series, gap, state="missing")
 
