@@ -54,8 +54,9 @@ def fill(db: Database) -> None:
         gap_store.record_gaps(db, BASE, [(AT[low], AT[high])], state=state, now_ms=AT[480])
     db.run("UPDATE gaps SET next_ms = ? WHERE state = 'unknown'", (AT[500],))
     store.resample_series(db, BASE, "5m", until_ms=AT[480])
-    span = {"first_ms": AT[0], "last_ms": AT[235]}
-    store.record_source(db, BASE, kind="import", name="half", n_rows=235, **span)
+    store.record_source(
+        db, BASE, kind="import", name="half", n_rows=235, first_ms=AT[0], last_ms=AT[235]
+    )
     db.run(
         "INSERT INTO seams VALUES (?, ?, ?, ?, 'binance', 'x', 1, 0.04, 12, 0.1, 0.5)",
         (*BASE, AT[236]),
