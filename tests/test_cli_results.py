@@ -185,13 +185,13 @@ def test_a_second_scheduler_is_refused(stage: Stage) -> None:
 
 
 def test_one_pass_of_the_scheduler_ends(tmp_path: Path) -> None:
-    """`--once` on a replay that stands at its first minute: the four stages, then exit 0."""
+    """`--once` on a replay at its first minute: four stages, a look beside candles, exit 0."""
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG, encoding="utf-8")
     candle_files.write(tmp_path / "candles" / "AAA_USDT-1m.parquet", random_candles(30, 1))
     done = run("scheduler_run.py", "--once", config=config)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"done\s+4\n", done.stdout)
+    assert re.fullmatch(r"done\s+5\n", done.stdout)
 
 
 def test_a_reader_that_goes_away_is_no_crash(stage: Stage) -> None:
