@@ -278,7 +278,7 @@ class _Backfill:
                     continue
                 firsts[symbol] = row.first_ms
                 if low <= self.first_ms[symbol] < row.first_ms:
-                    wants.append(self._windows(symbol, self.first_ms[symbol], row.first_ms)[0])
+                    wants += self._windows(symbol, self.first_ms[symbol], row.first_ms)[:1]
             if not wants:
                 return
             self._fetch(wants)
