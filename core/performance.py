@@ -202,7 +202,29 @@ def _intervals(
         return dict.fromkeys(_figures(dict.fromkeys(columns, np.zeros(1))), (NAN, NAN))
     weekly = np.column_stack([found.sums(column) for column in columns.values()])
     figures = _figures(dict(zip(columns, redrawn(weekly, found, rng).T, strict=True)))
-    return {name: interval(values, found) for name, values in figures.items()}
+    out = {name: interval(values, found) for name, values in figures.items()}
+    known = columns["n_known"] > 0
+    means = {
+        "mean_r": columns["r"],
+        "mean_gross_r": columns["gross"],
+        "win_rate_over_mart": columns["over_mart"][known],
+    }
+    return out | {name: _as_if_alone(out[name], values) for name, values in means.items()}
+
+
+def _as_if_alone(found: tuple[float, float], values: Floats) -> tuple[float, float]:
+    """Widen the interval of a mean to that of independent values where it is narrower.
+
+    A handful of weeks may agree by chance; trades that share their luck never tell more than as
+    many that do not.
+    """
+    if len(values) < 2:
+        return found
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    half = z * float(values.std(ddof=1)) / len(values) ** 0.5
+    mean = _mean(values)
+    low, high = found  # NaN stays NaN: it comes first
+    return min(low, mean - half), max(high, mean + half)
 
 
 def _mean(values: NDArray[Any]) -> float:
@@ -285,7 +307,7 @@ def mean_interval(
         return NAN, NAN
     weekly = np.column_stack((found.sums(values), found.sums(np.ones(len(values)))))
     sums, counts = redrawn(weekly, found, rng).T
-    return interval(sums / counts, found)
+    return _as_if_alone(interval(sums / counts, found), values)
 
 
 def lift(trades: Trades, passed: Bools, rng: np.random.Generator) -> Lift:

@@ -236,6 +236,17 @@ def test_every_figure_with_an_interval_lies_in_it() -> None:
         assert got[f"{name}_lo"] <= got[name] <= got[f"{name}_hi"], name
 
 
+def test_weeks_that_agree_by_chance_do_not_narrow_an_interval() -> None:
+    """Five weeks of the same mean: the interval is that of 40 independent trades, not a point."""
+    trades = weekly([1.0, -1.0] * 20, per_week=2)
+    trades = replace(trades, decided_ms=MONDAY_MS + WEEK_MS * (np.arange(40) // 8))
+    half = 1.644854 * trades.r.std(ddof=1) / sqrt(40)
+    got = metrics(replace(trades, closed_ms=trades.decided_ms + HOUR_MS), rng())
+    assert (got.mean_r_lo, got.mean_r_hi) == pytest.approx((-half, half))
+    assert mean_interval(trades.r, trades.decided_ms, rng()) == pytest.approx((-half, half))
+    assert all(map(isnan, mean_interval(trades.r[:24], trades.decided_ms[:24], rng())))
+
+
 def test_figures_that_are_sums_follow_the_ledger() -> None:
     """Gross less costs is net, wins and losses make the mean, the win-rate is over the flip's."""
     chance = np.random.default_rng(12)

@@ -146,6 +146,24 @@ def test_the_list_of_trades_is_the_book(seeded: Seeded, tmp_path: Path) -> None:
     assert pd.Timestamp(first["closed_utc"]).value // 10**6 == first["closed_ts_ms"]
 
 
+def test_cells_are_drawn_in_their_own_order_and_thin_ones_grey(seeded: Seeded) -> None:
+    """The first trace, unseen, sets the order of the axis; each cell is drawn once, by its size."""
+    found = views.results(seeded.path)
+    tables = {by: views.breakdown(found, "followed", by) for by in ("timeframe", "month")}
+    whole, fat, thin = views.cells_figure(tables).data
+    assert list(zip(*whole.y, strict=True)) == [
+        ("timeframe", "15m"),
+        ("timeframe", "1h"),
+        ("month", "2025-01"),
+        ("month", "2025-02"),
+    ]
+    for trace, is_thin in ((fat, False), (thin, True)):
+        cells = pd.concat([table[table["is_thin"] == is_thin] for table in tables.values()])
+        assert list(trace.x) == cells["mean_r"].tolist()
+        assert (trace.marker.color == views.figures.NEUTRAL) == is_thin
+    assert len(fat.x) + len(thin.x) == 4
+
+
 def test_thinned_curves_keep_their_highs_and_lows() -> None:
     """Of 100 000 steps a few thousand are drawn: first, last and the extremes among them."""
     chance = np.random.default_rng(1)

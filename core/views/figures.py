@@ -221,7 +221,11 @@ def cells_figure(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
 
     Thin cells are grey; nothing is ranked.
     """
-    figure = go.Figure()
+    places = [(by.replace("_", " "), str(value)) for by in tables for value in tables[by][by]]
+    # unseen, and first: an axis of two levels takes its order from the first trace
+    whole = [list(column) for column in zip(*places, strict=True)] or [[], []]
+    figure = go.Figure(go.Scatter(x=[0] * len(places), y=whole, opacity=0, showlegend=False))
+    figure.update_traces(hoverinfo="skip", mode="markers")
     for thin, colour in ((False, ENTRY), (True, NEUTRAL)):
         parts = [(by, table[table["is_thin"] == thin]) for by, table in tables.items()]
         x = pd.concat([part["mean_r"] for _, part in parts])
@@ -240,17 +244,10 @@ def cells_figure(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
             hovertemplate="%{x:.2f} R, n_eff %{customdata}<extra></extra>",
             name="too small a sample" if thin else "net R a trade, 90 % interval",
         )
-    n_cells = sum(map(len, tables.values()))
-    places = [(by, str(value)) for by, table in tables.items() for value in table[by]]
-    figure.update_yaxes(
-        type="multicategory",
-        autorange="reversed",
-        categoryorder="array",
-        categoryarray=[list(column) for column in zip(*places, strict=True)] if places else [],
-    )
+    figure.update_yaxes(type="multicategory", autorange="reversed")
     figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1})
     figure.update_xaxes(title_text="R")
-    return _styled(figure, height=120 + 22 * n_cells).update_layout(hovermode="closest")
+    return _styled(figure, height=120 + 22 * len(places)).update_layout(hovermode="closest")
 
 
 def coverage_figure(table: pd.DataFrame) -> go.Figure:

@@ -20,10 +20,10 @@ METRICS_NOTE = (
     " A stop comes sooner than a target, so rates count only trades whose candidates have matured;"
     " totals and falls count every closed trade. All net of fees, slippage and funding. A coin flip"
     " wins as often as a price without drift meets TP1 before the stop. Marked: open trades at the"
-    " stored closes, their costs charged at the fill. The interval of a fall is that of the same"
-    " weeks in another order. The deflated Sharpe is the chance that the true one is above 0 after"
-    " so many models were tried on this database. Rows of a retro-scan stand in the book they would"
-    " have been delivered to."
+    " stored closes, their costs charged at the fill. The intervals of falls and of Calmar are"
+    " those of the same weeks in another order. The deflated Sharpe is the chance that the true one"
+    " is above 0 after so many models were tried on this database. Rows of a retro-scan stand in"
+    " the book they would have been delivered to."
 )
 CELLS_NOTE = (
     "Months are those of the decision, UTC. How a trade ended is no choice one has at its start."
