@@ -26,7 +26,7 @@ $(VENV)/.installed: requirements.txt constraints.txt | $(BIN)/python
 	@touch $@
 
 # Compiled kernels are cached beside their sources; made once here, not at the first signal.
-$(VENV)/.compiled: $(VENV)/.installed $(wildcard core/*.py) $(wildcard demo/*.py)
+$(VENV)/.compiled: $(VENV)/.installed $(wildcard core/*.py core/store/*.py demo/*.py)
 	@echo "compiling the kernels"
 	$(BIN)/python -m demo.compile
 	@touch $@

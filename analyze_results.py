@@ -1,6 +1,7 @@
 """Measure what the followed trades earned, with intervals, and write it where others can read it.
 
-Writes report.html (opens without a network), equity.csv, metrics.json and one CSV per breakdown.
+Writes report.html (opens without a network), metrics.json, every trade and equity curve as CSV, and
+one CSV per breakdown.
 
 Examples:
   python analyze_results.py
@@ -25,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with cli.reader(args) as (config, db):
         from core.config import strategy_id
-        from core.report import headline, write_report
+        from core.report import FILES, write_report
 
-        figures = write_report(
+        written = write_report(
             db.path,
             args.out,
             strategy=strategy_id(config),
@@ -35,11 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             end_ms=cli.day_ms(args.end) + 86_400_000 if args.end else None,
             zone=config.app.timezone,
         )
-    cli.show(figures if args.json else headline(figures), as_json=args.json)
+    cli.show(written.figures if args.json else written.table, as_json=args.json)
     if not args.json:
-        cli.show(
-            f"\nwritten: {args.out}/report.html, equity.csv, metrics.json, by_*.csv", as_json=False
-        )
+        cli.show(f"\nwritten to {args.out}: {FILES}", as_json=False)
     return 0
 
 

@@ -1,7 +1,7 @@
 """How good trades were, and how sure that is: every figure with its sample size and interval.
 
 All functions are pure and take closed trades as parallel arrays. Small samples give NaN, never an
-error: an interval needs two calendar weeks, a ratio needs something to divide by.
+error: an interval needs four calendar weeks, a ratio needs something to divide by.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import splits
+from core.bootstrap import LEVEL, Weeks, interval, redrawn, weeks
 from core.domain import Bools, Floats, Ints
-from core.timeframe import DAY_MS
 
-N_RESAMPLES = 2000
-LEVEL = 0.9  # of every two-sided interval
 COVERAGES = (0.1, 0.2, 0.3, 0.5, 1.0)
-WEEK_MS = 7 * DAY_MS
 NAN = float("nan")
+_EULER_GAMMA = 0.5772156649
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,35 +60,50 @@ class Trades:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """The judgement of a set of closed trades; intervals are two-sided at `LEVEL`.
+    """The judgement of a set of closed trades; `_lo` and `_hi` are two-sided at `LEVEL`.
 
-    `mean_r` is the expectancy. `max_drawdown_r` is positive, in closed trades. `sharpe` and
-    `sortino` are per trade, not annualised.
+    Rates have Wilson's interval on `n_eff`; all else is redrawn by runs of weeks. `mean_r` is the
+    expectancy. `win_rate_over_mart` is the win-rate less the coin flip's, over trades whose
+    `p_mart` is known. `sharpe` and `sortino` are per trade, not annualised.
     """
 
     n: int
     n_eff: float
+    n_weeks: int
     win_rate: float
     win_rate_lo: float
     win_rate_hi: float
     p_mart: float
+    win_rate_over_mart: float
+    win_rate_over_mart_lo: float
+    win_rate_over_mart_hi: float
     mean_r: float
     mean_r_lo: float
     mean_r_hi: float
     mean_gross_r: float
+    mean_gross_r_lo: float
+    mean_gross_r_hi: float
     cost_r: float
+    cost_r_lo: float
+    cost_r_hi: float
     mean_win_r: float
+    mean_win_r_lo: float
+    mean_win_r_hi: float
     mean_loss_r: float
+    mean_loss_r_lo: float
+    mean_loss_r_hi: float
     profit_factor: float
-    max_drawdown_r: float
+    profit_factor_lo: float
+    profit_factor_hi: float
     sharpe: float
+    sharpe_lo: float
+    sharpe_hi: float
     sortino: float
+    sortino_lo: float
+    sortino_hi: float
     ambiguous_share: float
-
-    @property
-    def win_rate_over_mart(self) -> float:
-        """What the win-rate adds to geometry."""
-        return self.win_rate - self.p_mart
+    ambiguous_share_lo: float
+    ambiguous_share_hi: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,49 +134,134 @@ class Lift:
 
 def metrics(trades: Trades, rng: np.random.Generator) -> Metrics:
     """Return the judgement of closed trades; `rng` draws the bootstrap."""
-    r, win = trades.r, trades.win
     n_eff = effective_n(trades.decided_ms, trades.closed_ms, trades.symbol)
-    win_rate = _mean(win)
-    win_lo, win_hi = wilson_interval(win_rate, n_eff)
-    mean_lo, mean_hi = mean_interval(r, trades.decided_ms, rng)
-    losses = -float(r[r < 0].sum())
-    return Metrics(
-        n=len(trades),
-        n_eff=n_eff,
-        win_rate=win_rate,
-        win_rate_lo=win_lo,
-        win_rate_hi=win_hi,
-        p_mart=_mean(trades.p_mart[np.isfinite(trades.p_mart)]),
-        mean_r=_mean(r),
-        mean_r_lo=mean_lo,
-        mean_r_hi=mean_hi,
-        mean_gross_r=_mean(trades.gross_r),
-        cost_r=_mean(trades.gross_r - r),
-        mean_win_r=_mean(r[win]),
-        mean_loss_r=_mean(r[~win]),
-        profit_factor=_ratio(float(r[r > 0].sum()), losses),
-        max_drawdown_r=max_drawdown(trades.closed_ms, r),
-        sharpe=_sharpe(r),
-        sortino=_sortino(r),
-        ambiguous_share=_mean(trades.ambiguous),
-    )
+    columns, found = _columns(trades), _weeks(trades)
+    values = _figures({name: np.array([column.sum()]) for name, column in columns.items()})
+    out = {
+        name: float(value[0]) if np.isfinite(value[0]) else NAN for name, value in values.items()
+    }
+    for name, (low, high) in _intervals(columns, found, rng).items():
+        out |= {f"{name}_lo": low, f"{name}_hi": high}
+    win_rate, ambiguous = _mean(trades.win), _mean(trades.ambiguous)
+    for name, rate in (("win_rate", win_rate), ("ambiguous_share", ambiguous)):
+        low, high = wilson_interval(rate, n_eff)
+        out |= {name: rate, f"{name}_lo": low, f"{name}_hi": high}
+    p_mart = _mean(trades.p_mart[np.isfinite(trades.p_mart)])
+    return Metrics(n=len(trades), n_eff=n_eff, n_weeks=found.n, p_mart=p_mart, **out)
+
+
+def _weeks(trades: Trades) -> Weeks:
+    longest = int((trades.closed_ms - trades.decided_ms).max()) if len(trades) else 0
+    return weeks(trades.decided_ms, longest_ms=longest)
+
+
+def _columns(trades: Trades) -> dict[str, Floats]:
+    """What the figures are made of, one value a trade: each figure is a function of their sums."""
+    r, known = trades.r, np.isfinite(trades.p_mart)
+    below = np.minimum(r, 0.0)
+    return {
+        "n": np.ones(len(r)),
+        "r": r,
+        "r_squared": r * r,
+        "gross": trades.gross_r,
+        "n_won": trades.win.astype(np.float64),
+        "won": np.maximum(r, 0.0),
+        "lost": -below,
+        "lost_squared": below * below,
+        "n_known": known.astype(np.float64),
+        "over_mart": np.where(known, trades.win - trades.p_mart, 0.0),
+    }
+
+
+def _figures(s: dict[str, Floats]) -> dict[str, Floats]:
+    """The figures of one or many sets of sums; what cannot be divided is NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        n = s["n"]
+        mean = s["r"] / n
+        variance = np.where(n > 1, (s["r_squared"] - n * mean * mean) / (n - 1), NAN)
+        # a spread of rounding errors is none
+        spread = np.sqrt(np.where(variance > 1e-12 * s["r_squared"], variance, NAN))
+        below = np.sqrt(s["lost_squared"] / n)
+        return {
+            "win_rate_over_mart": s["over_mart"] / s["n_known"],
+            "mean_r": mean,
+            "mean_gross_r": s["gross"] / n,
+            "cost_r": (s["gross"] - s["r"]) / n,
+            "mean_win_r": s["won"] / s["n_won"],
+            "mean_loss_r": -s["lost"] / (n - s["n_won"]),
+            "profit_factor": s["won"] / s["lost"],
+            "sharpe": mean / spread,
+            "sortino": mean / below,
+        }
+
+
+def _intervals(
+    columns: dict[str, Floats], found: Weeks, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    if found.n < 2:
+        return dict.fromkeys(_figures(dict.fromkeys(columns, np.zeros(1))), (NAN, NAN))
+    weekly = np.column_stack([found.sums(column) for column in columns.values()])
+    figures = _figures(dict(zip(columns, redrawn(weekly, found, rng).T, strict=True)))
+    out = {name: interval(values, found) for name, values in figures.items()}
+    known = columns["n_known"] > 0
+    means = {
+        "mean_r": columns["r"],
+        "mean_gross_r": columns["gross"],
+        "win_rate_over_mart": columns["over_mart"][known],
+    }
+    return out | {name: _as_if_alone(out[name], values) for name, values in means.items()}
+
+
+def _as_if_alone(found: tuple[float, float], values: Floats) -> tuple[float, float]:
+    """Widen the interval of a mean to that of independent values where it is narrower.
+
+    A handful of weeks may agree by chance; trades that share their luck never tell more than as
+    many that do not.
+    """
+    if len(values) < 2:
+        return found
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    half = z * float(values.std(ddof=1)) / len(values) ** 0.5
+    mean = _mean(values)
+    low, high = found  # NaN stays NaN: it comes first
+    return min(low, mean - half), max(high, mean + half)
 
 
 def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else NAN
 
 
-def _ratio(above: float, below: float) -> float:
-    return above / below if below > 0 else NAN
+def deflated_sharpe(r: Floats, n_eff: float, n_trials: int) -> float:
+    """Return the chance that a Sharpe ratio seen after `n_trials` looks is truly above 0.
+
+    `n_eff` stands for the number of returns. The best of the trials is expected to have shown
+    `expected_best` standard errors by luck alone: the trials' own Sharpe ratios are not kept, so
+    they are taken to be independent and without skill. NaN under 3 independent trades or without
+    spread.
+
+    Source: Bailey & Lopez de Prado 2014, Journal of Portfolio Management 40(5), p. 94.
+    """
+    away = r - _mean(r) if len(r) else r
+    spread = float(np.sqrt((away**2).mean())) if len(r) else 0.0
+    if not n_eff > 2 or not spread > 1e-12:
+        return NAN
+    skew, kurtosis = _mean((away / spread) ** 3), _mean((away / spread) ** 4)
+    sharpe = _mean(r) / float(r.std(ddof=1))
+    error = (1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2) ** 0.5
+    over_luck = sharpe * (n_eff - 1) ** 0.5 - expected_best(n_trials)
+    return NormalDist().cdf(over_luck / error)
 
 
-def _sharpe(r: Floats) -> float:
-    return _ratio(_mean(r), float(r.std(ddof=1))) if len(r) > 1 else NAN
+def expected_best(n_trials: int) -> float:
+    """Return the expected greatest of `n_trials` standard normal draws; 0 for one or none.
 
-
-def _sortino(r: Floats) -> float:
-    """Mean over the root mean square of the losses, zero being the target."""
-    return _ratio(_mean(r), float(np.sqrt((np.minimum(r, 0) ** 2).mean()))) if len(r) else NAN
+    Source: Bailey & Lopez de Prado 2014, equation 1.
+    """
+    if n_trials < 2:
+        return 0.0
+    quantile = NormalDist().inv_cdf
+    rest = _EULER_GAMMA * quantile(1 - 1 / (n_trials * np.e))
+    return (1 - _EULER_GAMMA) * quantile(1 - 1 / n_trials) + rest
 
 
 def wilson_interval(rate: float, n: float, level: float = LEVEL) -> tuple[float, float]:
@@ -191,51 +289,25 @@ def uniqueness(decided_ms: Ints, closed_ms: Ints, symbol: NDArray[Any]) -> Float
     """
     start = np.asarray(decided_ms, np.int64)
     last = np.maximum(np.asarray(closed_ms, np.int64) - 1, start)
-    _, codes = np.unique(np.asarray(symbol), return_inverse=True)
+    codes = np.asarray(symbol)
+    if codes.dtype.kind != "i":
+        codes = np.unique(codes, return_inverse=True)[1]
     return splits.uniqueness(start, last, codes)
 
 
-def weeks_of(instants_ms: Ints) -> Ints:
-    """Return calendar weeks, Monday 00:00 UTC on, counted from the one of the epoch."""
-    return (np.asarray(instants_ms, np.int64) + 3 * DAY_MS) // WEEK_MS  # the epoch: a Thursday
-
-
 def mean_interval(
-    values: Floats, decided_ms: Ints, rng: np.random.Generator
+    values: Floats, decided_ms: Ints, rng: np.random.Generator, *, longest_ms: int = 0
 ) -> tuple[float, float]:
-    """Return the bootstrap interval of a mean; whole calendar weeks are drawn.
+    """Return the bootstrap interval of a mean; runs of whole calendar weeks are drawn.
 
-    NaN with fewer than two weeks that hold trades.
+    `longest_ms` is the longest life of one value. NaN with fewer than four weeks that hold one.
     """
-    if not len(values):
+    found = weeks(decided_ms, longest_ms=longest_ms)
+    if found.n < 2:
         return NAN, NAN
-    sums, counts = _by_week(values, decided_ms, np.ones(len(values), np.bool_))
-    draws = _week_draws(len(sums), rng)
-    return _interval((draws @ sums) / (draws @ counts)) if len(sums) > 1 else (NAN, NAN)
-
-
-def _by_week(values: Floats, decided_ms: Ints, chosen: Bools) -> tuple[Floats, Floats]:
-    """Sum and count of the chosen values in each week that holds any trade."""
-    _, codes = np.unique(weeks_of(decided_ms), return_inverse=True)
-    n_weeks = int(codes.max()) + 1
-    counts = np.bincount(codes[chosen], minlength=n_weeks).astype(np.float64)
-    sums = np.bincount(codes[chosen], values[chosen], minlength=n_weeks)
-    return sums.astype(np.float64), counts
-
-
-def _week_draws(n_weeks: int, rng: np.random.Generator) -> Floats:
-    """How often each resample holds each week, (resamples, weeks)."""
-    draws = rng.multinomial(n_weeks, np.full(n_weeks, 1 / n_weeks), size=N_RESAMPLES)
-    return draws.astype(np.float64)
-
-
-def _interval(figures: Floats) -> tuple[float, float]:
-    """The middle `LEVEL` of the resampled figures that exist."""
-    some = figures[np.isfinite(figures)]
-    if len(some) < N_RESAMPLES / 2:
-        return NAN, NAN
-    low, high = np.quantile(some, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    weekly = np.column_stack((found.sums(values), found.sums(np.ones(len(values)))))
+    sums, counts = redrawn(weekly, found, rng).T
+    return _as_if_alone(interval(sums / counts, found), values)
 
 
 def lift(trades: Trades, passed: Bools, rng: np.random.Generator) -> Lift:
@@ -257,33 +329,14 @@ def lift(trades: Trades, passed: Bools, rng: np.random.Generator) -> Lift:
 
 
 def _lift_interval(trades: Trades, passed: Bools, rng: np.random.Generator) -> tuple[float, float]:
-    sums, counts = _by_week(trades.r, trades.decided_ms, passed)
-    other_sums, other_counts = _by_week(trades.r, trades.decided_ms, ~passed)
-    if len(sums) < 2:
+    found = _weeks(trades)
+    if found.n < 2:
         return NAN, NAN
-    draws = _week_draws(len(sums), rng)
-    n, n_other = draws @ counts, draws @ other_counts
-    both = (n > 0) & (n_other > 0)
-    means = (draws @ sums)[both] / n[both]
-    return _interval(means - (draws @ other_sums)[both] / n_other[both])
-
-
-def equity_curve(closed_ms: Ints, r: Floats) -> tuple[Ints, Floats, Floats]:
-    """Return instants of closing, cumulated R, and R below the highest so far (<= 0).
-
-    Trades that close at one instant are one step, so their order cannot matter; the curve starts
-    from 0 before its first instant.
-    """
-    ts_ms, codes = np.unique(np.asarray(closed_ms, np.int64), return_inverse=True)
-    total = np.cumsum(np.bincount(codes, r, minlength=len(ts_ms)).astype(np.float64))
-    peak = np.maximum.accumulate(np.maximum(total, 0.0))
-    return ts_ms, total, total - peak
-
-
-def max_drawdown(closed_ms: Ints, r: Floats) -> float:
-    """Return the deepest fall of closed equity from its highest point, in R, >= 0."""
-    under = equity_curve(closed_ms, r)[2]
-    return -float(under.min()) + 0.0 if len(under) else NAN
+    columns = (trades.r * passed, passed, trades.r * ~passed, ~passed)
+    weekly = np.column_stack([found.sums(column.astype(np.float64)) for column in columns])
+    sums, n, other_sums, n_other = redrawn(weekly, found, rng).T
+    with np.errstate(invalid="ignore"):
+        return interval(sums / n - other_sums / n_other, found)
 
 
 def coverage_table(
@@ -305,7 +358,8 @@ def _coverage_row(
 ) -> CoverageRow:
     rows = order[: int(np.ceil(round(share * len(order), 9)))]
     chosen = trades[rows]
-    low, high = mean_interval(chosen.r, chosen.decided_ms, rng)
+    longest = int((chosen.closed_ms - chosen.decided_ms).max()) if len(chosen) else 0
+    low, high = mean_interval(chosen.r, chosen.decided_ms, rng, longest_ms=longest)
     return CoverageRow(
         coverage=share,
         lowest_score=float(score[rows[-1]]) if len(rows) else NAN,

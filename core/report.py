@@ -1,34 +1,49 @@
-"""The record on paper: a self-contained HTML page, an equity CSV, breakdowns and a JSON."""
+"""The record on paper: a self-contained HTML page, CSV files of what it rests on, and a JSON."""
 
 from __future__ import annotations
 
 import html
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from plotly.offline import get_plotlyjs
+from pyarrow import csv
 
 from core import views
 from core.config_file import replace_text
 
 Cells = Mapping[tuple[str, str], pd.DataFrame]
 
+FILES = "report.html, metrics.json, trades.csv, equity.csv, equity_at_market.csv, by_*.csv"
 _CHART = {"displaylogo": False, "displayModeBar": "hover"}
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto;
   padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; width: 100%; margin: .6rem 0;
+table { border-collapse: collapse; width: 100%; margin: .6rem 0; font-size: .82rem;
   font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8a8f9844; }
+.wide { overflow-x: auto; }
+summary { cursor: pointer; margin: .8rem 0; }
 tr.thin td { color: #8a8f98; }
 .banner { border: 2px solid #d18b16; padding: .6rem 1rem; font-weight: 600; }
 .note { color: #8a8f98; }
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What was written: every figure as plain JSON values, and the books in words."""
+
+    figures: dict[str, Any]
+    table: list[dict[str, Any]]
 
 
 def html_report(
@@ -64,13 +79,20 @@ def _page(
         f'<p class="banner">{_safe(state.banner)}</p>' if state.banner else "",
         f"<p>{_safe(_subject(found, zone))}</p>",
         f"<p><b>{_safe(state.evidence.evidence.value)}</b>. {_safe(state.evidence.sentence)}</p>",
-        "<h2>Three books</h2>",
+        "<h2>The books</h2>",
+        *[
+            f"<p><b>{_safe(book.title)}</b>: {_safe(views.verdict_text(book.metrics))}</p>"
+            for book in found.books.values()
+        ],
         _table(views.metrics_table(found)),
         f'<p class="note">{_safe(views.METRICS_NOTE)}</p>',
         *[_book(found, name, cells, zone) for name in found.books],
         _sources(sources),
     ]
-    head = f'<meta charset="utf-8"><title>Trader_AI report</title><style>{_STYLE}</style>'
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Trader_AI report</title><style>{_STYLE}</style>"
+    )
     return (
         f'<!doctype html><html lang="en"><head>{head}<script>{get_plotlyjs()}</script></head>'
         f"<body>{''.join(parts)}</body></html>"
@@ -108,7 +130,8 @@ def _table(table: pd.DataFrame, thin: Sequence[bool] = ()) -> str:
         + "</tr>"
         for row, mark in zip(table.itertuples(index=False), marks, strict=True)
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    inner = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="wide">{inner}</div>'
 
 
 def _book(found: views.Results, name: str, cells: Cells, zone: str) -> str:
@@ -116,18 +139,29 @@ def _book(found: views.Results, name: str, cells: Cells, zone: str) -> str:
     curve = views.equity(found, name)
     if curve.empty:
         return f"{title}<p>No trade of this book has ended.</p>"
-    figure = views.equity_figure(curve, zone=zone)
-    plot = figure.to_html(
-        full_html=False, include_plotlyjs=False, div_id=f"equity-{name}", config=_CHART
-    )
-    parts = [title, plot]
-    for by in views.BY:
-        table = cells[name, by]
-        if not table.empty:
-            parts.append(f"<h3>By {_safe(by.replace('_', ' '))}</h3>")
-            parts.append(_table(views.breakdown_table(table), table["is_thin"].tolist()))
+    at_market = views.equity_at_market(found, name)
+    parts = [title, _plot(views.equity_figure(curve, zone=zone, at_market=at_market), name)]
+    tables = {by: cells[name, by] for by in views.BY if not cells[name, by].empty}
+    if tables:
+        shown = {by: table for by, table in tables.items() if by != "exit_reason"}
+        parts.append(_plot(views.cells_figure(shown), f"cells-{name}"))
+    written = [
+        f"<h3>By {_safe(by.replace('_', ' '))}</h3>"
+        + _table(views.breakdown_table(table), table["is_thin"].tolist())
+        for by, table in tables.items()
+    ]
     note = f"Grey: an effective sample under {views.THIN_N_EFF}; it proves nothing alone."
-    return "".join([*parts, f'<p class="note">{note}</p>'])
+    parts += [f"<details{' open' if name == 'followed' else ''}><summary>Its parts</summary>"]
+    parts += [*written, f'<p class="note">{note} {_safe(views.CELLS_NOTE)}</p></details>']
+    return "".join(parts)
+
+
+def _plot(figure: Any, name: str) -> str:
+    return str(
+        figure.to_html(
+            full_html=False, include_plotlyjs=False, div_id=f"plot-{name}", config=_CHART
+        )
+    )
 
 
 def write_report(
@@ -138,38 +172,68 @@ def write_report(
     start_ms: int | None = None,
     end_ms: int | None = None,
     zone: str = "UTC",
-) -> dict[str, Any]:
-    """Write report.html, equity.csv, metrics.json and the breakdowns; return the figures.
+) -> Written:
+    """Write the page, metrics.json and the CSV files of FILES; return what they say.
 
     Of candidates decided in [start_ms, end_ms) under a strategy, the one seen last unless given.
     Each file is replaced whole. Raises StoreError when the database cannot be read.
     """
     found = views.results(db_path, strategy=strategy, start_ms=start_ms, end_ms=end_ms)
     state, sources = views.state(db_path), views.sources(db_path)
-    cells, figures = breakdowns(found), views.as_json(found)
+    cells = breakdowns(found)
+    figures = views.as_json(found) | {"breakdowns": _cells_as_json(cells)}
     page = _page(found, cells, state=state, sources=sources, zone=zone)
     out_dir.mkdir(parents=True, exist_ok=True)
     replace_text(out_dir / "report.html", page)
     replace_text(out_dir / "metrics.json", json.dumps(figures, indent=2) + "\n")
-    curves = [views.equity(found, name).assign(book=name) for name in found.books]
-    replace_text(out_dir / "equity.csv", pd.concat(curves).to_csv(index=False))
+    names = tuple(found.books)
+    _write_csv(out_dir / "trades.csv", [trades(found)])
+    _write_csv(
+        out_dir / "equity.csv", [views.equity(found, book).assign(book=book) for book in names]
+    )
+    _write_csv(
+        out_dir / "equity_at_market.csv",
+        [views.equity_at_market(found, book).assign(book=book) for book in names],
+    )
     for by in views.BY:
-        tables = [cells[name, by].assign(book=name) for name in found.books]
-        text = pd.concat([part for part in tables if len(part)] or tables).to_csv(index=False)
-        replace_text(out_dir / f"by_{by}.csv", text)
-    return figures
+        _write_csv(out_dir / f"by_{by}.csv", [cells[book, by].assign(book=book) for book in names])
+    rows = views.metrics_table(found).to_dict("records")
+    return Written(figures=figures, table=[{str(k): v for k, v in row.items()} for row in rows])
 
 
-def headline(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the figures of all books as rows for a terminal: a figure a row, a book a column."""
-    books: Mapping[str, Mapping[str, Any]] = figures["books"]
-    flat = {name: _flat(book) for name, book in books.items()}
-    names = list(dict.fromkeys(key for book in flat.values() for key in book))
-    return [{"": key, **{name: book.get(key) for name, book in flat.items()}} for key in names]
+def trades(found: views.Results) -> pd.DataFrame:
+    """Return every filled candidate as a row: its plan, its fill, its exit, and what was paid.
+
+    `decided_utc` and `closed_utc` repeat the instants for a spreadsheet; R and dollars that do not
+    exist yet are NaN.
+    """
+    rows = found.rows[found.rows["opened_ts_ms"] > 0]
+    usd = rows["usd_per_r"]
+    dollars = {f"{name}_usd": rows[f"{name}_r"] * usd for name in ("fees", "slippage", "funding")}
+    closed_ms = rows["closed_ts_ms"].where(rows["closed_ts_ms"] > 0)
+    words = dict.fromkeys(rows.columns[rows.dtypes == "category"], "str")
+    return rows.astype(words).assign(
+        **dollars,
+        decided_utc=pd.to_datetime(rows["decided_ms"], unit="ms"),
+        closed_utc=pd.to_datetime(closed_ms, unit="ms"),
+    )
 
 
-def _flat(book: Mapping[str, Any]) -> dict[str, Any]:
+def _cells_as_json(cells: Cells) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    for key, value in book.items():
-        out |= _flat(value) if isinstance(value, dict) else {key: value}
+    for (book, by), table in cells.items():
+        out.setdefault(book, {})[by] = views.plain(table.to_dict("records"))
     return out
+
+
+def _write_csv(path: Path, tables: Iterable[pd.DataFrame]) -> None:
+    """Write tables of the same columns under one another; what does not exist stays empty."""
+    parts = list(tables)
+    whole = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    buffer = io.BytesIO()
+    csv.write_csv(
+        pa.Table.from_pandas(whole, preserve_index=False),
+        buffer,
+        csv.WriteOptions(quoting_style="needed"),
+    )
+    replace_text(path, buffer.getvalue().decode())

@@ -242,6 +242,9 @@ MIGRATIONS: tuple[Step, ...] = (
             Column("sources", "origin", "TEXT NOT NULL DEFAULT ''"),
             # how a file looked when it was read, and how far: it need not be read again
             Column("sources", "fingerprint", "TEXT NOT NULL DEFAULT ''"),
+            # derived series: behind derived_to_ms, source bars in [from, to) have changed since
+            Column("series", "redo_from_ms", "INTEGER"),
+            Column("series", "redo_to_ms", "INTEGER"),
             # a hole is not asked for again before this instant of market time
             Column("gaps", "next_ms", "INTEGER NOT NULL DEFAULT 0"),
         ),

@@ -186,8 +186,9 @@ def _expected_signals(
     app = open_app(copy.config_path)
     try:
         recent = stage.split_ms - 400 * 86_400_000
-        files.import_files(app, [*sources], start_ms=recent, until_ms=stage.split_ms)
-        files.import_files(app, [stage.replay_dir], start_ms=stage.split_ms)
+        own = app.config.exchange.id
+        files.import_files(app, [*sources], start_ms=recent, until_ms=stage.split_ms, origin=own)
+        files.import_files(app, [stage.replay_dir], start_ms=stage.split_ms, origin=own)
         end = max(positions.values(), default=stage.split_ms) + tf_ms("1d")
         retro.retro_scan(app, start_ms=stage.split_ms - tf_ms("1d"), end_ms=end, workers=1)
         names = ", ".join(IDENTITY)

@@ -194,7 +194,8 @@ def prepare(stage: Stage, paths: Sequence[Path]) -> dict[str, Any]:
     try:
         with app.db.write():
             operation.set_label(app.db, "banner", stage.banner)
-        rows = files.import_files(app, paths, until_ms=stage.split_ms)
+        own = app.config.exchange.id  # the replay goes on with the same market's candles
+        rows = files.import_files(app, paths, until_ms=stage.split_ms, origin=own)
         start = max(stage.start_ms, stage.split_ms - RECENT_DAYS * DAY_MS)
         scanned = retro.retro_scan(app, start_ms=start, end_ms=stage.split_ms, workers=1)
         figures = {

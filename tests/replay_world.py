@@ -73,7 +73,7 @@ def prepared(
         "timeframes": ["15m", "1h"],
     }
     app = opened(write_config(folder, **{**defaults, **settings}))
-    files.import_files(app, [folder / "history"])
+    files.import_files(app, [folder / "history"], origin=app.config.exchange.id)
     retro.retro_scan(app, start_ms=first_ms, end_ms=split_ms, workers=1)
     app.close()
     return ReplayWorld(folder=folder, truth=truth, split_ms=split_ms, end_ms=end_ms)

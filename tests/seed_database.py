@@ -245,6 +245,7 @@ def _fate(base: Candles, candidate: Candidate, *, market: Market) -> dict[str, A
         "closed_ts_ms": found.closed_ts_ms,
         "exit_price": found.exit_price,
         "tp1_hit": int(found.tp1_hit),
+        "tp1_ts_ms": int(state["tp1_ms"][0]) or None,
         "stop_now": found.stop_now,
         "gross_r": found.gross_r,
         "r_multiple": found.r_multiple,

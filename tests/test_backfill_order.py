@@ -265,3 +265,22 @@ def test_slices_cover_history_once() -> None:
     days = np.array([(high - low) / DAY_MS for low, high in found])
     assert days[:3].round(1).tolist() == [3.1, 9.4, 37.6]
     assert (days[3:-1] == 60).all()
+
+
+def test_an_unlisted_symbol_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+    """It is no part of the plan, costs no request, and the others come in."""
+    app, exchange, _ = engine(tmp_path)
+    asked = []
+    exchange.before = lambda symbol, *_: asked.append(symbol)
+    plans: list[Plan] = []
+    rows = backfill.backfill(
+        app,
+        symbols=["NO/USDT:USDT", A],
+        start_ms=NOW_MS - 3 * DAY_MS,
+        end_ms=None,
+        announce=plans.append,
+    )
+    assert [bool(row["error"]) for row in rows] == [True, False]
+    assert "NO/USDT:USDT" in rows[0]["error"]
+    assert set(asked) == {A}
+    assert (plans[0].n_symbols, plans[0].n_bars) == (1, 3 * 1440)

@@ -134,6 +134,33 @@ def test_a_retro_scan_counts_alike_dry_stored_and_repeated(
         assert db.value("SELECT count(*) FROM signals") == n_candidates
 
 
+def test_the_record_is_written_and_printed_alike(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every stored candidate is in the record; JSON on stdout is metrics.json; words have all."""
+    again(capsys, "retro_scan.py", *PERIOD, config=stage.config)
+    out = ("--out", str(tmp_path))
+    found = again(capsys, "analyze_results.py", *out, config=stage.config)
+    with open_reader(stage.database) as db:
+        n_stored = db.value("SELECT count(*) FROM signals")
+        n_closed = db.value("SELECT count(*) FROM signals WHERE r_multiple NOT NULL")
+    book = found["books"]["followed"]
+    assert (book["n_candidates"], book["n_closed"]) == (n_stored, n_closed)
+    assert n_closed > 0
+    assert json.loads((tmp_path / "metrics.json").read_text()) == found
+    day = ("--start", "2024-01-02", "--end", "2024-01-02")
+    assert (
+        again(capsys, "analyze_results.py", *out, *day, config=stage.config)["books"]["followed"][
+            "n_candidates"
+        ]
+        < n_stored
+    )
+    text = run("analyze_results.py", *out, config=stage.config)
+    assert text.returncode == 0, text.stderr
+    for word in ("win-rate over", "deflated", "funding", "coin", "report.html", "trades.csv"):
+        assert word in text.stdout
+
+
 def test_the_owners_tools_answer_in_json(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     """Doctor, checkpoint, backup and verify: whole, merged, copied, and the same bits."""
     rows = answer("maintenance.py", "doctor", config=stage.config)
@@ -185,13 +212,13 @@ def test_a_second_scheduler_is_refused(stage: Stage) -> None:
 
 
 def test_one_pass_of_the_scheduler_ends(tmp_path: Path) -> None:
-    """`--once` on a replay that stands at its first minute: the four stages, then exit 0."""
+    """`--once` on a replay at its first minute: four stages, a look beside candles, exit 0."""
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG, encoding="utf-8")
     candle_files.write(tmp_path / "candles" / "AAA_USDT-1m.parquet", random_candles(30, 1))
     done = run("scheduler_run.py", "--once", config=config)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"done\s+4\n", done.stdout)
+    assert re.fullmatch(r"done\s+5\n", done.stdout)
 
 
 def test_a_reader_that_goes_away_is_no_crash(stage: Stage) -> None:

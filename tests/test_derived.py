@@ -224,3 +224,28 @@ def test_an_imported_bar_wins_over_a_derived_one(db: Database) -> None:
     store.upsert_candles(db, BASE, changed)
     store.resample_series(db, BASE, "5m", until_ms=MONDAY_MS + 30 * MINUTE_MS)
     assert same(store.read_candles(db, five, end_ms=MONDAY_MS + tf_ms("1d")), mine)
+
+
+@given(
+    st.lists(st.integers(1, 4319), max_size=5, unique=True),
+    st.permutations(range(6)),
+    st.sets(st.integers(0, 4319), max_size=6),
+)
+@settings(max_examples=25, deadline=None)
+def test_pieces_in_any_order_make_the_same_longer_bars(
+    cuts: list[int], order: list[int], holes: set[int]
+) -> None:
+    """Newest first, oldest first or mixed, built after each: all that changed is built anew."""
+    kept = np.ones(4320, np.bool_)
+    kept[list(holes)] = False
+    edges = [0, *sorted(cuts), 4320]
+    pieces = [THREE_DAYS[low:high] for low, high in pairwise(edges)]
+    db, end = scratch(), MONDAY_MS + 4320 * MINUTE_MS
+    for i in (i for i in order if i < len(pieces)):
+        mask = np.isin(pieces[i].ts_ms, THREE_DAYS.ts_ms[kept])
+        store.upsert_candles(db, BASE, picked(pieces[i], mask))
+        resample_symbol(db, BASE, LADDER, until_ms=end)
+    for timeframe in LADDER:
+        made = store.read_candles(db, BASE._replace(timeframe=timeframe), end_ms=end)
+        assert_same(made, pandas_bars(picked(THREE_DAYS, kept), timeframe))
+    assert resample_symbol(db, BASE, LADDER, until_ms=end) == 0

@@ -205,7 +205,7 @@ def test_the_scheduler_and_the_retro_scan_pay_and_know_the_same_funding(
     funded(world.files, list(truth), world.split_ms - 20 * DAY_MS, world.end_ms)
     live, past = opened(world.copy("live")), opened(world.copy("past"))
     replayed(live)
-    files.import_files(past, [world.files])
+    files.import_files(past, [world.files], origin="replay")
     market_stats.import_funding(past, [world.files])
     retro.retro_scan(past, start_ms=world.split_ms, end_ms=world.end_ms, workers=1)
     monkeypatch.setattr(follow, "_SAVE_EVERY_MS", 0)

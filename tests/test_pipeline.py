@@ -75,7 +75,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replayed]:
 def past(live: Replayed) -> Iterator[App]:
     """The same bars imported into a database that starts alike, and scanned as history."""
     app = opened(live.world.copy("past"))
-    files.import_files(app, [live.world.files])
+    files.import_files(app, [live.world.files], origin="replay")
     retro.retro_scan(app, start_ms=live.world.split_ms, end_ms=live.world.end_ms, workers=1)
     yield app
     app.close()
@@ -142,7 +142,7 @@ def test_ten_days_of_ten_symbols_agree(tmp_path: Path, monkeypatch: pytest.Monke
     outage_ms = min((int(ms) for ms in holes if ms > world.split_ms), default=world.end_ms)
     live, past = opened(world.copy("live")), opened(world.copy("past"))
     replayed(live)
-    files.import_files(past, [world.files])
+    files.import_files(past, [world.files], origin="replay")
     retro.retro_scan(past, start_ms=world.split_ms, end_ms=world.end_ms, workers=1)
     ours = agreeing(live, past, outage_ms, monkeypatch)
     assert sum(row["decided_ms"] > world.split_ms for row in ours) >= 500
@@ -282,7 +282,7 @@ def test_a_bar_completed_behind_the_scan_is_scanned_once_as_late(tmp_path: Path)
     whole = opened(world.copy("whole"))
     records = exchange.markets(tuple(truth)).values()
     market_store.upsert_markets(whole.db, "bitget", records, now_ms=world.split_ms)
-    files.import_files(whole, [world.files])
+    files.import_files(whole, [world.files], origin="bitget")
     retro.retro_scan(whole, start_ms=world.split_ms, end_ms=end_ms, workers=1)
     want = next(
         row

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from math import nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from core import views
+from core import performance, views
 from core.store import open_database
-from core.store.models import insert_bundle, replace_scores, update_bundle
+from core.store.models import insert_bundle, insert_trials, replace_scores, update_bundle
 from core.timeframe import DAY_MS
 from tests.seed_database import BUNDLE, Seeded, seed
 from tests.tiny_database import T0, add, tiny, won
@@ -31,7 +33,7 @@ def test_the_figures_of_a_tiny_book_are_those_worked_by_hand(tmp_path: Path) -> 
     add(db, strategy, 22, **won(0.6), pnl_usd=60.0)
     add(db, strategy, 23, status="EXPIRED", r_multiple=None, gross_r=None, pnl_usd=None)
     db.close()
-    book = views.results(path).books["delivered"]
+    book = views.results(path).books["paper"]
     m = book.metrics
     assert m is not None
     assert (book.n_candidates, book.n_closed, book.n_unfilled, book.n_young) == (5, 4, 1, 0)
@@ -45,7 +47,11 @@ def test_the_figures_of_a_tiny_book_are_those_worked_by_hand(tmp_path: Path) -> 
     assert m.cost_r == pytest.approx(0.1)
     assert m.profit_factor == pytest.approx(2.6 / 2.2)
     assert m.win_rate_lo < 0.5 < m.win_rate_hi
-    curve = views.equity(views.results(path), "delivered")
+    assert (book.fill.n, book.fill.rate) == (5, 0.8)
+    assert book.fill.rate_lo < 0.8 < book.fill.rate_hi
+    assert book.years == pytest.approx(59 / 365.25)
+    assert book.closed.calmar == pytest.approx(0.4 / book.years / 2.2)
+    curve = views.equity(views.results(path), "paper")
     assert curve["equity_r"].tolist() == pytest.approx([2.0, 0.9, -0.2, 0.4])
     assert curve["underwater_r"].tolist() == pytest.approx([0.0, -1.1, -2.2, -1.6])
 
@@ -65,8 +71,8 @@ def test_young_trades_count_in_totals_but_not_in_rates(tmp_path: Path) -> None:
     assert book.metrics.win_rate == 1.0
 
 
-def test_the_three_books_hold_what_their_names_say(tmp_path: Path) -> None:
-    """Delivered is LIVE and PAPER; passed is the gate's PASS; followed is everything."""
+def test_the_books_hold_what_their_names_say(tmp_path: Path) -> None:
+    """Live, paper and shadow share out all that is followed; passed is the gate's PASS."""
     path = tmp_path / "market.db"
     db, strategy = tiny(path)
     add(db, strategy, 1, delivery="LIVE", gate="PASS")
@@ -76,10 +82,41 @@ def test_the_three_books_hold_what_their_names_say(tmp_path: Path) -> None:
     db.close()
     found = views.results(path)
     assert {name: book.n_candidates for name, book in found.books.items()} == {
-        "delivered": 2,
+        "live": 1,
+        "paper": 1,
+        "shadow": 2,
         "passed": 3,
         "followed": 4,
     }
+
+
+def test_live_paper_and_shadow_add_up_to_all(seeded: Seeded) -> None:
+    """Every count and every total of what is followed is the sum of the three."""
+    books = views.results(seeded.path).books
+    parts = [books[name] for name in ("live", "paper", "shadow")]
+    names = ("n_candidates", "n_open", "n_closed", "n_young", "total_r", "total_usd", "open_r")
+    assert all(part.n_closed for part in parts)
+    for name in names:
+        total = sum(getattr(part, name) for part in parts)
+        assert total == pytest.approx(getattr(books["followed"], name)), name
+
+
+def test_every_model_tried_here_deflates_the_sharpe(tmp_path: Path) -> None:
+    """Trials of any bundle count; with them the same trades are believed less."""
+    path = tmp_path / "market.db"
+    db, strategy = tiny(path)
+    for day in range(1, 30):
+        add(db, strategy, day, **won(1.0 if day % 2 else -0.6))
+    alone = views.results(path).books["followed"]
+    assert (alone.n_trials, alone.metrics is not None) == (0, True)
+    insert_trials(db, "b1", [({"depth": k}, {"log_loss": 0.6}) for k in range(7)], now_ms=1)
+    insert_trials(db, "b2", [({"depth": k}, {"log_loss": 0.6}) for k in range(5)], now_ms=2)
+    db.close()
+    tried = views.results(path).books["followed"]
+    assert tried.n_trials == 12
+    assert 0 < tried.deflated_sharpe < alone.deflated_sharpe < 1
+    column = views.metrics_table(views.results(path)).set_index("figure")["All followed"]
+    assert "12 models tried" in column["deflated Sharpe"]
 
 
 def test_no_figure_mixes_strategies(tmp_path: Path) -> None:
@@ -125,8 +162,9 @@ def test_results_as_json_are_strict_and_repeatable(seeded: Seeded) -> None:
     first, second = (views.as_json(views.results(seeded.path)) for _ in range(2))
     text = json.dumps(first, allow_nan=False)
     assert text == json.dumps(second, allow_nan=False)
-    metrics = json.loads(text)["books"]["followed"]["metrics"]
-    assert {"n", "n_eff", "win_rate_lo", "p_mart", "mean_r_hi"} <= metrics.keys()
+    book = json.loads(text)["books"]["followed"]
+    assert {"n", "n_eff", "win_rate_lo", "p_mart", "mean_r_hi"} <= book["metrics"].keys()
+    assert {"fees_r", "funding_usd", "stake_usd_lo"} <= book["account"].keys()
 
 
 def test_an_empty_record_has_no_figures(tmp_path: Path) -> None:
@@ -134,10 +172,12 @@ def test_an_empty_record_has_no_figures(tmp_path: Path) -> None:
     path = tmp_path / "market.db"
     open_database(path).close()
     found = views.results(path)
-    assert [book.metrics for book in found.books.values()] == [None, None, None]
+    assert [book.metrics for book in found.books.values()] == [None] * 5
     assert views.equity(found, "followed").empty
+    assert views.equity_at_market(found, "followed").empty
     assert views.breakdown(found, "followed", "symbol").empty
-    assert len(views.metrics_table(found)) == 14
+    words = views.metrics_table(found).to_numpy()[:, 1:].ravel().tolist()
+    assert not any("nan" in text.lower() for text in words)
     assert json.dumps(views.as_json(found), allow_nan=False)
     assert "No model" in views.coverage(path).sentence
 
@@ -149,8 +189,29 @@ def test_a_win_rate_is_never_written_without_the_coin_flips(seeded: Seeded) -> N
     texts = books[books["figure"] == "win-rate"].iloc[0, 1:].tolist()
     texts += views.breakdown_table(views.breakdown(found, "followed", "symbol")).iloc[:, 3].tolist()
     texts += views.coverage_table(views.coverage(seeded.path)).iloc[:, 3].tolist()
-    assert len(texts) == 3 + 3 + 5
+    assert len(texts) == 5 + 3 + 5
     assert all("coin flip" in text and "[" in text for text in texts)
+
+
+def _with_interval(low: float, high: float) -> performance.Metrics:
+    """Metrics of which the mean's interval alone is known."""
+    values: dict[str, Any] = dict.fromkeys(performance.Metrics.__dataclass_fields__, 0.0)
+    return performance.Metrics(**values | {"mean_r_lo": low, "mean_r_hi": high})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 0.2, "It earned"),
+        (-0.2, -0.01, "It lost"),
+        (-0.1, 0.1, "Neither"),
+        (nan, nan, "Too few weeks"),
+    ],
+)
+def test_a_verdict_says_what_the_interval_allows(low: float, high: float, words: str) -> None:
+    """Gain or loss only where the whole interval lies on one side of 0."""
+    assert views.verdict_text(_with_interval(low, high)).startswith(words)
+    assert "nothing to judge" in views.verdict_text(None)
 
 
 def scored(path: Path, rows: list[tuple[float, float]]) -> None:

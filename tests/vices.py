@@ -104,8 +104,11 @@ def _as_numbers(rows: list[Row], rng: random.Random) -> list[Row]:
 
 
 def _off_grid(rows: list[Row], rng: random.Random) -> list[Row]:
+    """A lawful candle of no minute, whose prices are of none either."""
     i = _at(rows, rng)
-    return _changed(rows, i, c0=str(int(rows[i][0]) + rng.randrange(1, 60) * 1000))
+    open_ms = int(rows[i][0]) + rng.randrange(1, 60) * 1000
+    prices = [repr(1.5 * float(price)) for price in rows[i][1:5]]
+    return [*rows[:i], [str(open_ms), *prices, *rows[i][5:]], *rows[i + 1 :]]
 
 
 def _upside_down(rows: list[Row], rng: random.Random) -> list[Row]:

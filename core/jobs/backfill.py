@@ -156,7 +156,10 @@ class _Backfill:
             except ExchangeError as error:
                 return error
 
-        for symbol, found_ms in answered(self.exchange, first, self.series):
+        listed = [symbol for symbol in self.series if symbol in found or not found]
+        for symbol in self.series.keys() - listed:
+            self._give_up(symbol, _unlisted(self.exchange, symbol))
+        for symbol, found_ms in answered(self.exchange, first, listed):
             if isinstance(found_ms, ExchangeError):
                 self._give_up(symbol, found_ms)
             else:
@@ -172,7 +175,7 @@ class _Backfill:
         derived = derived_timeframes(self.app, self.base)
         share = 1 + sum(tf_ms(self.base) / tf_ms(timeframe) for timeframe in derived)
         return Plan(
-            n_symbols=len(self.series),
+            n_symbols=len(self.first_ms),
             n_bars=n_bars,
             n_requests=n_requests,
             seconds=n_requests * self.app.config.exchange.rate_limit_ms / 1000 * PACE_SLACK,
@@ -275,7 +278,7 @@ class _Backfill:
                     continue
                 firsts[symbol] = row.first_ms
                 if low <= self.first_ms[symbol] < row.first_ms:
-                    wants.append(self._windows(symbol, self.first_ms[symbol], row.first_ms)[0])
+                    wants += self._windows(symbol, self.first_ms[symbol], row.first_ms)[:1]
             if not wants:
                 return
             self._fetch(wants)
@@ -353,3 +356,10 @@ class _Backfill:
             if known_ms is None or start_ms <= known_ms:
                 store.move_checkpoint(db, series, next_ms=end_ms, now_ms=self.until_ms)
         return n_new
+
+
+def _unlisted(exchange: Exchange, symbol: str) -> ExchangeError:
+    return ExchangeError(
+        f"{exchange.id} does not list {symbol};",
+        remedy="correct symbols: BTC/USDT is spot, BTC/USDT:USDT the perpetual",
+    )

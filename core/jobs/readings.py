@@ -100,13 +100,14 @@ def settle_gaps(
                     _count(app.db, want.series, gap, now_ms=now_ms)
     with app.db.write():
         for series, group in due:
-            for gap in _left(app.db, series, group) if series.symbol not in failed else ():
+            for gap in _left(app.db, series, group):
                 _judge(app.db, series, gap, now_ms=now_ms)
     return failed
 
 
 def _due(db: Database, series: Series, *, now_ms: int, again: bool) -> list[Gap]:
-    due = [g for g in gap_store.gaps(db, series, state="unknown") if g.next_ms <= now_ms]
+    unknown = gap_store.gaps(db, series, state="unknown")
+    due = [gap for gap in unknown if again or gap.next_ms <= now_ms]
     if again:
         due += [
             gap
@@ -150,7 +151,7 @@ def _judge(db: Database, series: Series, gap: Gap, *, now_ms: int) -> None:
         return
     if _is_quiet(db, series, gap) and _others_traded(db, series, gap):
         gap_store.settle_gap(db, series, gap, state="no_trades")
-        store.reopen_derived(db, series, gap.start_ms)
+        store.reopen_derived(db, series, from_ms=gap.start_ms, to_ms=gap.end_ms)
     elif gap.state == "unknown" and now_ms - gap.end_ms >= SETTLE_MS:
         gap_store.settle_gap(db, series, gap, state="missing")
 

@@ -190,7 +190,11 @@ def resample_all(app: App, *, now_ms: int) -> int:
     timeframes = derived_timeframes(app, base)
     if not timeframes:
         return 0
-    made = {row.series: row.derived_to_ms or 0 for row in store.series_rows(app.db)}
+    made = {
+        row.series: row.derived_to_ms or 0
+        for row in store.series_rows(app.db)
+        if row.redo_from_ms is None
+    }
     n_made = 0
     with app.db.write():
         for symbol in app.config.symbols:

@@ -35,11 +35,14 @@ class SeriesRow:
     last_ms: int | None
     n_revised: int
     derived_to_ms: int | None
+    redo_from_ms: int | None
+    redo_to_ms: int | None
     rooted: bool
 
 
 _COLUMNS = (
-    "id, exchange, symbol, timeframe, n_rows, first_ms, last_ms, n_revised, derived_to_ms, rooted"
+    "id, exchange, symbol, timeframe, n_rows, first_ms, last_ms, n_revised, rooted, derived_to_ms,"
+    " redo_from_ms, redo_to_ms"
 )
 
 
@@ -51,8 +54,10 @@ def _series_row(row: tuple[Any, ...]) -> SeriesRow:
         first_ms=row[5],
         last_ms=row[6],
         n_revised=row[7],
-        derived_to_ms=row[8],
-        rooted=bool(row[9]),
+        rooted=bool(row[8]),
+        derived_to_ms=row[9],
+        redo_from_ms=row[10],
+        redo_to_ms=row[11],
     )
 
 
@@ -119,21 +124,26 @@ def upsert_candles(db: Database, series: Series, bars: Candles) -> Written:
         if len(known) < len(bars):
             fill_gaps(db, series, bars)
         fresh = np.setdiff1d(bars.ts_ms, known, assume_unique=True) if len(known) else bars.ts_ms
-        if len(fresh) or len(revised):
-            reopen_derived(db, series, min(int(part[0]) for part in (fresh, revised) if len(part)))
+        changed = [int(part[end]) for part in (fresh, revised) if len(part) for end in (0, -1)]
+        if changed:
+            reopen_derived(db, series, from_ms=min(changed), to_ms=max(changed) + 1)
     return Written(len(bars) - len(known), revised)
 
 
-def reopen_derived(db: Database, source: Series, from_ms: int) -> None:
-    """Have the bars made from a series made anew from an instant on, when next it is resampled."""
+def reopen_derived(db: Database, source: Series, *, from_ms: int, to_ms: int) -> None:
+    """Have the bars made from what opens in [from, to) made anew, when next it is resampled."""
     made = db.rows(
         "SELECT id, timeframe FROM series WHERE exchange = ? AND symbol = ? AND derived_to_ms > ?",
         (source.exchange, source.symbol, from_ms),
     )
     for number, timeframe in made:
         if is_derivable(timeframe, source.timeframe):
-            start = floor_ms(from_ms, tf_ms(timeframe))
-            db.run("UPDATE series SET derived_to_ms = ? WHERE id = ?", (start, number))
+            step = tf_ms(timeframe)
+            db.run(
+                "UPDATE series SET redo_from_ms = min(coalesce(redo_from_ms, ?1), ?1),"
+                " redo_to_ms = min(max(coalesce(redo_to_ms, ?2), ?2), derived_to_ms) WHERE id = ?3",
+                (floor_ms(from_ms, step), -floor_ms(-to_ms, step), number),
+            )
 
 
 def _compared(stored: Candles, bars: Candles) -> tuple[Ints, Ints]:
@@ -223,32 +233,46 @@ def move_checkpoint(db: Database, series: Series, *, next_ms: int, now_ms: int) 
 def resample_series(db: Database, source: Series, timeframe: str, *, until_ms: int) -> int:
     """Build the derived bars that close by `until_ms`, from where the last call ended.
 
-    A minute in which nobody traded (a gap `no_trades`) is not missing. Bars of an import are
-    never replaced by derived ones. Returns the number of bars written.
+    Those behind it whose source bars have changed since are built anew. A minute in which nobody
+    traded (a gap `no_trades`) is not missing. Bars of an import are never replaced by derived ones.
+    Returns the number of bars written.
     """
     step = tf_ms(timeframe)
     target = Series(source.exchange, source.symbol, timeframe)
     origin, made = series_row(db, source), series_row(db, target)
     if origin is None or origin.first_ms is None:
         return 0
-    start = floor_ms(origin.first_ms, step)
+    start, end = floor_ms(origin.first_ms, step), floor_ms(until_ms, step)
+    spans = []
     if made is not None and made.derived_to_ms is not None:
         start = made.derived_to_ms
-    end = floor_ms(until_ms, step)
-    if end <= start:
+        if made.redo_from_ms is not None and made.redo_to_ms is not None:
+            spans.append((made.redo_from_ms, made.redo_to_ms))
+    if end > start:
+        spans.append((start, end))
+    if not spans:
         return 0
-    n_written = 0
     with db.write():
-        span = step * max(1, _CHUNK * tf_ms(source.timeframe) // step)
-        for low in range(start, end, span):
-            high = min(end, low + span)
-            part = read_candles(db, source, start_ms=low, end_ms=high)
-            quiet = covered_ms(db, source, start_ms=low, end_ms=high)
-            bars = _not_imported(db, target, resample(part, timeframe, covered_ms=quiet))
-            n_written += len(bars)
-            upsert_candles(db, target, bars)
-        number = _series_id(db, target)
-        db.run("UPDATE series SET derived_to_ms = ? WHERE id = ?", (end, number))
+        n_written = sum(_built(db, source, target, *span) for span in spans)
+        db.run(
+            "UPDATE series SET derived_to_ms = ?, redo_from_ms = NULL, redo_to_ms = NULL"
+            " WHERE id = ?",
+            (max(start, end), _series_id(db, target)),
+        )
+    return n_written
+
+
+def _built(db: Database, source: Series, target: Series, start_ms: int, end_ms: int) -> int:
+    """Build the derived bars that open in [start, end), chunk by chunk; returns how many."""
+    step, n_written = tf_ms(target.timeframe), 0
+    span = step * max(1, _CHUNK * tf_ms(source.timeframe) // step)
+    for low in range(start_ms, end_ms, span):
+        high = min(end_ms, low + span)
+        part = read_candles(db, source, start_ms=low, end_ms=high)
+        quiet = covered_ms(db, source, start_ms=low, end_ms=high)
+        bars = _not_imported(db, target, resample(part, target.timeframe, covered_ms=quiet))
+        n_written += len(bars)
+        upsert_candles(db, target, bars)
     return n_written
 
 

@@ -9,14 +9,13 @@ SQLite in the process. Where apsw came without extensions the caller takes the s
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
 import apsw
 import numpy as np
-from apsw import sqlite_extra
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
@@ -42,19 +41,29 @@ class _Functions(NamedTuple):
     column_double: int
 
 
-@cache
-def _functions() -> _Functions | None:
-    """Return the functions of apsw's SQLite, or None where they cannot be had."""
+def _table() -> Sequence[int] | None:
+    """Return the addresses in apsw's function table, or None where it cannot be had."""
     try:
-        with_table = apsw.Connection(":memory:")
-        sqlite_extra.load(with_table, "noop")
-        library = ctypes.CDLL(sqlite_extra.path("noop"))
-        address = ctypes.c_void_p.in_dll(library, "sqlite3_api").value
+        from apsw import sqlite_extra
+    except ImportError:
+        return None
+    try:
+        with closing(apsw.Connection(":memory:")) as host:
+            sqlite_extra.load(host, "noop")
+            library = ctypes.CDLL(sqlite_extra.path("noop"))
+            address = ctypes.c_void_p.in_dll(library, "sqlite3_api").value
     except (OSError, ValueError, LookupError, apsw.Error, sqlite_extra.NotAvailable):
         return None
-    table = (ctypes.c_size_t * _N_FUNCTIONS).from_address(address or 0)
-    number = ctypes.CFUNCTYPE(ctypes.c_int)(table[_VERSION_NUMBER])()
-    if number != apsw.SQLITE_VERSION_NUMBER:
+    return (ctypes.c_size_t * _N_FUNCTIONS).from_address(address)[:] if address else None
+
+
+@cache
+def _functions() -> _Functions | None:
+    """Return the functions of the very SQLite that apsw runs, or None where they are not had."""
+    table = _table()
+    if table is None:
+        return None
+    if ctypes.CFUNCTYPE(ctypes.c_int)(table[_VERSION_NUMBER])() != apsw.SQLITE_VERSION_NUMBER:
         return None
     pointer, whole = ctypes.c_void_p, ctypes.c_int
     prepare = ctypes.CFUNCTYPE(whole, pointer, ctypes.c_char_p, whole, pointer, pointer)

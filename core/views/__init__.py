@@ -3,6 +3,7 @@
 from core.domain import Series
 from core.views.figures import (
     candle_figure,
+    cells_figure,
     coverage_figure,
     equity_figure,
     histogram_figure,
@@ -22,6 +23,8 @@ from core.views.results import (
     as_json,
     breakdown,
     equity,
+    equity_at_market,
+    plain,
     results,
 )
 from core.views.signals import (
@@ -33,11 +36,19 @@ from core.views.signals import (
     signal_detail,
 )
 from core.views.state import EvidenceState, Health, State, state, version
-from core.views.tables import METRICS_NOTE, breakdown_table, coverage_table, metrics_table
+from core.views.tables import (
+    CELLS_NOTE,
+    METRICS_NOTE,
+    breakdown_table,
+    coverage_table,
+    metrics_table,
+    verdict_text,
+)
 
 __all__ = [
     "BOOKS",
     "BY",
+    "CELLS_NOTE",
     "METRICS_NOTE",
     "THIN_N_EFF",
     "Book",
@@ -54,11 +65,13 @@ __all__ = [
     "breakdown_table",
     "candle_figure",
     "candles_around",
+    "cells_figure",
     "choices",
     "coverage",
     "coverage_figure",
     "coverage_table",
     "equity",
+    "equity_at_market",
     "equity_figure",
     "freshness",
     "histogram_figure",
@@ -70,6 +83,7 @@ __all__ = [
     "ml_p_histogram",
     "outbox",
     "place",
+    "plain",
     "reading",
     "recent_candles",
     "results",
@@ -77,5 +91,6 @@ __all__ = [
     "signal_figure",
     "sources",
     "state",
+    "verdict_text",
     "version",
 ]

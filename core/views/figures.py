@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -156,27 +158,96 @@ def _add_marks(figure: go.Figure, signal: dict[str, Any], zone: str) -> None:
         )
 
 
-def equity_figure(curve: pd.DataFrame, *, zone: str, title: str = "") -> go.Figure:
-    """Return cumulative net R with the distance from its high below it."""
+MAX_POINTS = 3000  # of a line: more than any screen shows
+
+
+def equity_figure(
+    curve: pd.DataFrame, *, zone: str, title: str = "", at_market: pd.DataFrame | None = None
+) -> go.Figure:
+    """Return cumulative net R with the distance from its high below it.
+
+    `at_market` adds the same with open trades marked. Long curves are thinned; highs and lows stay.
+    """
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.04
     )
-    times = local_times(curve["closed_ms"], zone)
-    lines = (("equity_r", "net R", ENTRY, 1), ("underwater_r", "below the high", DOWN, 2))
-    for column, name, colour, row in lines:
+    if at_market is not None and len(at_market):
+        _add_equity(figure, at_market, "ts_ms", ("open trades marked", ACCENT), zone=zone)
+    _add_equity(figure, curve, "closed_ms", ("net R", ENTRY), zone=zone)
+    figure.update_yaxes(title_text="R", row=1, col=1)
+    figure.update_yaxes(title_text="R below high", row=2, col=1)
+    return _styled(figure, height=430, title=title)
+
+
+def _add_equity(
+    figure: go.Figure, curve: pd.DataFrame, instant: str, named: tuple[str, str], *, zone: str
+) -> None:
+    name, colour = named
+    closed = instant == "closed_ms"
+    for column, row in (("equity_r", 1), ("underwater_r", 2)):
+        shown = _thinned(curve, column)
         figure.add_scatter(
-            x=times,
-            y=curve[column],
-            name=name,
+            x=local_times(shown[instant], zone),
+            y=shown[column],
+            name=name if row == 1 else f"{name}, below the high",
             mode="lines",
-            line={"color": colour, "width": 1.8, "shape": "hv"},
-            fill="tozeroy" if row == 2 else None,
+            line={
+                "color": DOWN if row == 2 and closed else colour,
+                "width": 1.8 if closed else 1,
+                "shape": "hv" if closed else "linear",
+            },
+            fill="tozeroy" if row == 2 and closed else None,
+            showlegend=row == 1,
             row=row,
             col=1,
         )
-    figure.update_yaxes(title_text="R", row=1, col=1)
-    figure.update_yaxes(title_text="R", row=2, col=1)
-    return _styled(figure, height=430, title=title)
+
+
+def _thinned(curve: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows a screen can show: of each stretch the first, the highest, the lowest, the last."""
+    if len(curve) <= MAX_POINTS:
+        return curve
+    values = curve[column].reset_index(drop=True)
+    stretch = np.arange(len(curve)) // -(-4 * len(curve) // MAX_POINTS)
+    grouped = values.groupby(stretch)
+    firsts = np.flatnonzero(np.diff(stretch, prepend=-1))
+    lasts = np.append(firsts[1:] - 1, len(curve) - 1)
+    kept = np.unique(np.concatenate((firsts, grouped.idxmin(), grouped.idxmax(), lasts)))
+    return curve.iloc[kept]
+
+
+def cells_figure(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
+    """Return mean net R with its interval of each cell of some breakdowns, in their own order.
+
+    Thin cells are grey; nothing is ranked.
+    """
+    places = [(by.replace("_", " "), str(value)) for by in tables for value in tables[by][by]]
+    # unseen, and first: an axis of two levels takes its order from the first trace
+    whole = [list(column) for column in zip(*places, strict=True)] or [[], []]
+    figure = go.Figure(go.Scatter(x=[0] * len(places), y=whole, opacity=0, showlegend=False))
+    figure.update_traces(hoverinfo="skip", mode="markers")
+    for thin, colour in ((False, ENTRY), (True, NEUTRAL)):
+        parts = [(by, table[table["is_thin"] == thin]) for by, table in tables.items()]
+        x = pd.concat([part["mean_r"] for _, part in parts])
+        high = pd.concat([part["mean_r_hi"] for _, part in parts])
+        low = pd.concat([part["mean_r_lo"] for _, part in parts])
+        figure.add_scatter(
+            x=x,
+            y=[
+                [by.replace("_", " ") for by, part in parts for _ in range(len(part))],
+                [str(value) for by, part in parts for value in part[by]],
+            ],
+            mode="markers",
+            marker={"color": colour, "size": 7},
+            error_x={"array": high - x, "arrayminus": x - low, "color": colour, "thickness": 1.2},
+            customdata=pd.concat([part["n_eff"] for _, part in parts]).astype("int64"),
+            hovertemplate="%{x:.2f} R, n_eff %{customdata}<extra></extra>",
+            name="too small a sample" if thin else "net R a trade, 90 % interval",
+        )
+    figure.update_yaxes(type="multicategory", autorange="reversed")
+    figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1})
+    figure.update_xaxes(title_text="R")
+    return _styled(figure, height=120 + 22 * len(places)).update_layout(hovermode="closest")
 
 
 def coverage_figure(table: pd.DataFrame) -> go.Figure:

@@ -1,0 +1,150 @@
+"""Candidates as a frame: one row each, with what was paid and whether it counts in the rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.domain import CLOSED, Floats
+from core.splits import matures_ms
+from core.store import Database
+from core.store.signals import strategy_settings_of
+from core.timeframe import tf_ms
+
+_WORDS = (
+    "exchange",
+    "symbol",
+    "timeframe",
+    "setup",
+    "direction",
+    "regime",
+    "origin",
+    "status",
+    "gate",
+    "evidence",
+    "delivery",
+    "exit_reason",
+)
+_INTS = ("id", "scan_stride", "decided_ms", "valid_until_ms", "ambiguous", "data_revised")
+_INSTANTS = ("opened_ts_ms", "tp1_ts_ms", "closed_ts_ms")  # 0 while they have not come
+_NUMBERS = (
+    "entry",
+    "sl",
+    "tp1",
+    "tp2",
+    "exit_price",
+    "p_mart",
+    "ml_p",
+    "r_multiple",
+    "gross_r",
+    "pnl_pct",
+    "pnl_usd",
+)
+_STATE = (  # of the execution, fractions of the planned notional
+    "opened_price",
+    "maker_frac",
+    "taker_frac",
+    "slippage_frac",
+    "funding_frac",
+    "n_funding_stored",
+    "n_funding_constant",
+)
+_STORED = (*_INTS, *_INSTANTS, *_NUMBERS)
+_BETWEEN = 31  # the unit separator: in no word
+
+
+def read_rows(
+    db: Database,
+    *,
+    strategy: str | None,
+    start_ms: int | None,
+    end_ms: int | None,
+    now_ms: int | None,
+) -> pd.DataFrame:
+    """Return the candidates of a strategy decided in [start_ms, end_ms), in decision order.
+
+    Beside the stored columns: `opened_price`, `fees_r`, `slippage_r`, `funding_r` (what was paid
+    so far; NaN where the execution's state does not say), `usd_per_r`, `stake_usd`, `tp1_fraction`,
+    `month` of the decision (UTC), `is_closed`, and `is_counted`: closed and matured.
+    """
+    words = f" || char({_BETWEEN}) || ".join(f"coalesce({name}, '')" for name in _WORDS)
+    state = ", ".join(f"exec_state ->> '$.{name}'" for name in _STATE)
+    found = db.rows(
+        f"SELECT {words}, {', '.join(_STORED)}, {state} FROM signals WHERE strategy_id = ?1"
+        " AND decided_ms >= coalesce(?2, 0) AND (?3 IS NULL OR decided_ms < ?3)"
+        " ORDER BY decided_ms, id",
+        (strategy, start_ms, end_ms),
+    )
+    names = ("words", *_STORED, *_STATE)
+    columns = list(zip(*found, strict=True)) or [()] * len(names)
+    frame = _frame(dict(zip(names, columns, strict=True)))
+    settings = (strategy_settings_of(db, strategy) if strategy else None) or {}
+    execution = settings.get("execution", {})
+    hold_bars = int(execution.get("max_hold_candles", 0))
+    fraction = float(execution.get("tp1_fraction", 0.5))
+    return _counted(_paid(frame.assign(tp1_fraction=fraction)), now_ms=now_ms, hold_bars=hold_bars)
+
+
+def _frame(columns: dict[str, tuple[Any, ...]]) -> pd.DataFrame:
+    """Column by column: typed at once, which a table of tuples is not."""
+    out: dict[str, Any] = _words(columns["words"])
+    out |= {name: np.array(columns[name], np.int64) for name in _INTS}
+    out |= {name: _numbers(columns[name]) for name in (*_INSTANTS, *_NUMBERS, *_STATE)}
+    out |= {name: np.nan_to_num(out[name]).astype(np.int64) for name in _INSTANTS}
+    return pd.DataFrame(out)
+
+
+def _words(joined: tuple[str, ...]) -> dict[str, pd.Categorical]:
+    """Take the words of a row apart: its words together are few, its rows are many."""
+    place = {text: code for code, text in enumerate(dict.fromkeys(joined))}
+    codes = np.fromiter(map(place.__getitem__, joined), np.int64, len(joined))
+    parts = [text.split(chr(_BETWEEN)) for text in place] or [[""] * len(_WORDS)]
+    out = {}
+    for name, words in zip(_WORDS, zip(*parts, strict=True), strict=True):
+        kinds = [word for word in dict.fromkeys(words) if word]
+        number = {word: code for code, word in enumerate(kinds)} | {"": -1}
+        own = np.array([number[word] for word in words], np.int64)
+        out[name] = pd.Categorical.from_codes(own[codes], pd.Index(kinds, dtype="str"))
+    return out
+
+
+def _numbers(values: tuple[Any, ...]) -> Floats:
+    return np.array(values, np.float64)  # None becomes NaN
+
+
+def _paid(rows: pd.DataFrame) -> pd.DataFrame:
+    """Turn fractions of the notional into R, and find what an R and a trade were in dollars."""
+    risk_frac = (rows["entry"] - rows["sl"]).abs() / rows["entry"]
+    fees = rows["maker_frac"] + rows["taker_frac"]
+    usd_per_r = rows["pnl_usd"] / rows["r_multiple"].where(rows["r_multiple"] != 0)
+    return rows.drop(columns=["maker_frac", "taker_frac", "slippage_frac", "funding_frac"]).assign(
+        opened_price=rows["opened_price"].where(rows["opened_price"] > 0, rows["entry"]),
+        fees_r=fees / risk_frac,
+        slippage_r=rows["slippage_frac"] / risk_frac,
+        funding_r=rows["funding_frac"] / risk_frac,
+        usd_per_r=usd_per_r,
+        stake_usd=usd_per_r / risk_frac,
+    )
+
+
+def _counted(rows: pd.DataFrame, *, now_ms: int | None, hold_bars: int) -> pd.DataFrame:
+    decided = pd.to_datetime(rows["decided_ms"], unit="ms", utc=True)
+    hold_ms = hold_bars * np.asarray(rows["timeframe"].map(tf_ms), np.int64)
+    matures = matures_ms(rows["valid_until_ms"].to_numpy(np.int64), hold_ms)
+    is_closed = rows["status"].isin(CLOSED)
+    is_mature = matures <= (np.iinfo(np.int64).max if now_ms is None else now_ms)
+    return rows.assign(
+        month=_months(decided),
+        is_closed=is_closed,
+        is_mature=is_mature,
+        is_counted=is_closed & is_mature,
+    )
+
+
+def _months(decided: pd.Series) -> pd.Series:
+    """Year and month in words."""
+    number = (12 * decided.dt.year + decided.dt.month - 1).to_numpy()
+    names = {k: f"{k // 12:04d}-{k % 12 + 1:02d}" for k in np.unique(number).tolist()}
+    return pd.Series(number, index=decided.index).map(names).astype("category")
