@@ -15,7 +15,7 @@ from core.app import App
 from core.delivery import SENT
 from core.domain import Gate
 from core.jobs.causality import when
-from core.jobs.explain import market_now_ms
+from core.jobs.explain import data_now_ms
 from core.jobs.misses import nearest_misses
 from core.timeframe import DAY_MS, floor_ms
 
@@ -131,7 +131,7 @@ def funnel(
     days: int = DAYS,
 ) -> dict[str, Any]:
     """Return the funnel of today and the days before it: in all, by series, by day, and misses."""
-    now_ms = market_now_ms(app)
+    now_ms = data_now_ms(app)
     start_ms = floor_ms(now_ms - 1, DAY_MS) - (days - 1) * DAY_MS
     wanted = {
         "symbols": symbols or app.config.symbols,
