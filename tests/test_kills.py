@@ -34,7 +34,7 @@ WAIT_S = 60.0  # for a child that makes no progress at all
 TABLES = {  # what must be equal, and the columns that say when or how often it was tried
     "candles": (),
     "series": ("id",),
-    "gaps": (),
+    "gaps": ("n_reads", "seen_ms", "next_ms"),  # who dies may ask once more
     "sync_checkpoint": (),
     "signals": ("id",),
     "scan_positions": (),

@@ -132,15 +132,16 @@ def count_read(db: Database, series: Series, start_ms: int, *, next_ms: int) -> 
 
 
 def settle_gap(db: Database, series: Series, gap: Gap, *, state: str) -> None:
-    """Settle one gap; `missing` runs that touch become one."""
-    start = gap.start_ms
-    for before in gaps_between(db, series, start_ms=start - 1, end_ms=start):
-        if state == before.state == "missing":
-            delete_gap(db, series, gap.start_ms)
-            start = before.start_ms
+    """Settle one gap; `missing` runs that touch become one, whichever was settled first."""
+    start, end = gap.start_ms, gap.end_ms
+    touching = gaps_between(db, series, start_ms=start - 1, end_ms=end + 1)
+    for other in touching if state == "missing" else ():
+        if other.state == "missing" and other.start_ms != gap.start_ms:
+            delete_gap(db, series, max(gap.start_ms, other.start_ms))
+            start, end = min(start, other.start_ms), max(end, other.end_ms)
     db.run(
         f"UPDATE gaps SET state = ?4, end_ms = ?5 WHERE {_OF} AND start_ms = ?6",
-        (*series, state, gap.end_ms, start),
+        (*series, state, end, start),
     )
 
 
