@@ -29,7 +29,17 @@ BOOKS = {
     "passed": "Gate PASS",
     "followed": "All followed",
 }
-BY = ("symbol", "timeframe", "direction", "setup", "regime", "exit_reason", "month", "origin")
+BY = (
+    "symbol",
+    "timeframe",
+    "direction",
+    "setup",
+    "setup_timeframe",
+    "regime",
+    "exit_reason",
+    "month",
+    "origin",
+)
 THIN_N_EFF = 30  # cells under this are shown in grey and never ranked
 BOOTSTRAP_SEED = 20_250_101
 _JUDGED = (

@@ -65,9 +65,10 @@ def read_rows(
 ) -> pd.DataFrame:
     """Return the candidates of a strategy decided in [start_ms, end_ms), in decision order.
 
-    Beside the stored columns: `opened_price`, `fees_r`, `slippage_r`, `funding_r` (what was paid
-    so far; NaN where the execution's state does not say), `usd_per_r`, `stake_usd`, `tp1_fraction`,
-    `month` of the decision (UTC), `is_closed`, and `is_counted`: closed and matured.
+    Beside the stored columns: `setup_timeframe` (both in one word), `opened_price`, `fees_r`,
+    `slippage_r`, `funding_r` (what was paid so far; NaN where the execution's state does not say),
+    `usd_per_r`, `stake_usd`, `tp1_fraction`, `month` of the decision (UTC), `is_closed`, and
+    `is_counted`: closed and matured.
     """
     words = f" || char({_BETWEEN}) || ".join(f"coalesce({name}, '')" for name in _WORDS)
     state = ", ".join(f"exec_state ->> '$.{name}'" for name in _STATE)
@@ -101,8 +102,10 @@ def _words(joined: tuple[str, ...]) -> dict[str, pd.Categorical]:
     place = {text: code for code, text in enumerate(dict.fromkeys(joined))}
     codes = np.fromiter(map(place.__getitem__, joined), np.int64, len(joined))
     parts = [text.split(chr(_BETWEEN)) for text in place] or [[""] * len(_WORDS)]
+    by_name = dict(zip(_WORDS, zip(*parts, strict=True), strict=True))
+    pairs = zip(by_name["setup"], by_name["timeframe"], strict=True)
     out = {}
-    for name, words in zip(_WORDS, zip(*parts, strict=True), strict=True):
+    for name, words in (by_name | {"setup_timeframe": [" ".join(p) for p in pairs]}).items():
         kinds = [word for word in dict.fromkeys(words) if word]
         number = {word: code for code, word in enumerate(kinds)} | {"": -1}
         own = np.array([number[word] for word in words], np.int64)
