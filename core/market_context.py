@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,17 +43,18 @@ class MarketContext:
     basis_ms: Ints = field(default_factory=_no_ms)
     basis_pct: Floats = field(default_factory=_no_values)
 
-    def scaled_after(self, instant_ms: int, factor: float) -> MarketContext:
-        """Return it with every value later than an instant multiplied: no decision may notice."""
-
-        def scaled(ts_ms: Ints, values: Floats) -> Floats:
-            return np.where(ts_ms > instant_ms, values * factor, values)
-
-        return replace(
-            self,
-            funding_frac=scaled(self.funding_ms, self.funding_frac),
-            interest_qty=scaled(self.interest_ms, self.interest_qty),
-            basis_pct=scaled(self.basis_ms, self.basis_pct),
+    def each(self, change: Callable[[Ints, Floats], tuple[Ints, Floats]]) -> MarketContext:
+        """Return it with every column of instants and values replaced by what `change` makes."""
+        funding_ms, funding_frac = change(self.funding_ms, self.funding_frac)
+        interest_ms, interest_qty = change(self.interest_ms, self.interest_qty)
+        basis_ms, basis_pct = change(self.basis_ms, self.basis_pct)
+        return MarketContext(
+            funding_ms=funding_ms,
+            funding_frac=funding_frac,
+            interest_ms=interest_ms,
+            interest_qty=interest_qty,
+            basis_ms=basis_ms,
+            basis_pct=basis_pct,
         )
 
 

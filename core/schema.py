@@ -174,11 +174,10 @@ CREATE TABLE IF NOT EXISTS skipped_bars (     -- a hole kept these from being wh
 """
 
 _PROVENANCE = """
-CREATE TABLE IF NOT EXISTS seams (            -- where a series goes over from one source to another
+CREATE TABLE IF NOT EXISTS seams (            -- where a series goes over to another market's prices
   exchange TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL,
   at_ms INTEGER NOT NULL,                     -- open of the first bar of the later source
   before TEXT NOT NULL, after TEXT NOT NULL,  -- exchanges; '' is a file that does not say
-  is_market INTEGER NOT NULL,                 -- 1: another market's prices; no setup spans it
   basis_pct REAL,                             -- step of the price across it, after against before
   n_compared INTEGER NOT NULL,                -- bars both sources had; 0: last close against open
   tick_before REAL, tick_after REAL,          -- finest price step on either side

@@ -58,7 +58,7 @@ def fill(db: Database) -> None:
         db, BASE, kind="import", name="half", n_rows=235, first_ms=AT[0], last_ms=AT[235]
     )
     db.run(
-        "INSERT INTO seams VALUES (?, ?, ?, ?, 'binance', 'x', 1, 0.04, 12, 0.1, 0.5)",
+        "INSERT INTO seams VALUES (?, ?, ?, ?, 'binance', 'x', 0.04, 12, 0.1, 0.5)",
         (*BASE, AT[236]),
     )
     db.run_many("INSERT INTO funding VALUES ('x', 'A/USDT', ?, 0.0001)", [(AT[i],) for i in (0, 8)])

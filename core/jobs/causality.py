@@ -224,17 +224,7 @@ def _context_spoilt(
         factor = np.nan if how == "emptied" else rng.uniform(0.5, 2.0)
         return ts_ms, np.where(rows, values * factor, values)
 
-    funding_ms, funding_frac = spoil(context.funding_ms, context.funding_frac)
-    interest_ms, interest_qty = spoil(context.interest_ms, context.interest_qty)
-    basis_ms, basis_pct = spoil(context.basis_ms, context.basis_pct)
-    return MarketContext(
-        funding_ms=funding_ms,
-        funding_frac=funding_frac,
-        interest_ms=interest_ms,
-        interest_qty=interest_qty,
-        basis_ms=basis_ms,
-        basis_pct=basis_pct,
-    )
+    return context.each(spoil)
 
 
 def causality_differences(

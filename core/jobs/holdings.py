@@ -92,7 +92,7 @@ def _sources(db: Database) -> Rows:
 def _seams(db: Database) -> Rows:
     """Return where series go over from one source to another."""
     return db.dicts(
-        "SELECT exchange, symbol, timeframe, at_ms, before, after, is_market, basis_pct,"
+        "SELECT exchange, symbol, timeframe, at_ms, before, after, basis_pct,"
         " n_compared, tick_before, tick_after FROM seams"
         " ORDER BY exchange, symbol, timeframe, at_ms"
     )

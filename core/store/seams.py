@@ -73,9 +73,9 @@ def replace_seams(db: Database, series: Series, seams: Iterable[Seam]) -> None:
     with db.write():
         db.run(f"DELETE FROM seams WHERE {_OF}", series)
         db.run_many(
-            "INSERT INTO seams (exchange, symbol, timeframe, at_ms, before, after, is_market,"
+            "INSERT INTO seams (exchange, symbol, timeframe, at_ms, before, after,"
             " basis_pct, n_compared, tick_before, tick_after)"
-            " VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(*series, *seam) for seam in seams],
         )
 
