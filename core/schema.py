@@ -215,6 +215,21 @@ CREATE VIEW IF NOT EXISTS basis AS            -- a perpetual's close against its
   CROSS JOIN ohlcv b ON b.key = (s.id << {KEY_SHIFT}) + (a.key & {MINUTE_MASK});
 """
 
+_JUDGED = """
+CREATE TABLE IF NOT EXISTS promotions (       -- who spoke from when on: a pure append
+  id INTEGER PRIMARY KEY,
+  at_ms INTEGER NOT NULL,                     -- market time; it scores decisions after it
+  strategy_id TEXT NOT NULL, bundle TEXT NOT NULL, reason TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS states (           -- how far the champion is proven, and since when
+  id INTEGER PRIMARY KEY,
+  at_ms INTEGER NOT NULL,                     -- market time; it holds for decisions after it
+  strategy_id TEXT NOT NULL, bundle TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('CERTIFIED', 'UNCERTIFIED', 'DEGRADED')),
+  reason TEXT NOT NULL, figures TEXT NOT NULL DEFAULT '{}'
+);
+"""
+
 
 class Column(NamedTuple):
     """A column that a later schema added to a table."""
@@ -246,6 +261,19 @@ MIGRATIONS: tuple[Step, ...] = (
             Column("series", "redo_to_ms", "INTEGER"),
             # a hole is not asked for again before this instant of market time
             Column("gaps", "next_ms", "INTEGER NOT NULL DEFAULT 0"),
+        ),
+    ),
+    Step(
+        _JUDGED,
+        (
+            # the 90 % interval of ml_p
+            Column("signals", "p_lo", "REAL"),
+            Column("signals", "p_hi", "REAL"),
+            # JSON of what the score rests on, '' without one: `for` and `against`, the strongest
+            # [feature, value, log-odds]; `band`, the out-of-sample record of scores like this
+            # (n, n_eff, win_rate, win_rate_lo, win_rate_hi, mean_r, mean_r_lo, mean_r_hi), absent
+            # where none is older than the decision; `data_until_ms`, how far the model's data reach
+            Column("signals", "why", "TEXT NOT NULL DEFAULT ''"),
         ),
     ),
 )
