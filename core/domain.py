@@ -248,15 +248,22 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What the meta-model says of a candidate. Percentages are of notional, net of costs."""
+    """What the meta-model says of a candidate. Percentages are of notional, net of costs.
+
+    `p_lo` and `p_hi` bound 90 % of what p may be; `why` is what the score rests on, as
+    `signals.why` keeps it.
+    """
 
     p_raw: float
     p: float
+    p_lo: float
+    p_hi: float
     ev_pct: float
     ev_lo_pct: float
     ev_r: float
     ev_lo_r: float
     model: str
+    why: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

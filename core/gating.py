@@ -14,6 +14,7 @@ from core.domain import Bools, Candidate, Evidence, Floats, Gate, Score, Verdict
 
 Mode = Literal["ev", "p"]
 Z_LOW = 0.8416  # the posterior's 20 % quantile, as a normal deviate
+_Z_90 = 1.6449  # half a 90 % interval
 _PRIOR_TRADES = 20.0  # a payoff is believed half at this many effective trades
 _PRIOR_EV_TRADES = 100.0  # and the slope of realised on expected at this many
 _PRIOR_SLOPE = 0.5  # sealed evaluations of this kind of model gave .3 to .6
@@ -133,7 +134,17 @@ def p_low(p: Floats, *, n_eff: float) -> Floats:
 
     A score's neighbourhood is taken to hold a tenth of the evidence `n_eff`.
     """
-    return np.clip(p - Z_LOW * np.sqrt(p * (1 - p) / (n_eff / 10 + 1)), 0.0, 1.0)
+    return np.clip(p - Z_LOW * _error(p, n_eff), 0.0, 1.0)
+
+
+def p_interval(p: Floats, *, n_eff: float) -> tuple[Floats, Floats]:
+    """Return the 90 % interval of a probability, on the evidence that `p_low` takes."""
+    away = _Z_90 * _error(p, n_eff)
+    return np.clip(p - away, 0.0, 1.0), np.clip(p + away, 0.0, 1.0)
+
+
+def _error(p: Floats, n_eff: float) -> Floats:
+    return np.sqrt(p * (1 - p) / (n_eff / 10 + 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,14 +273,20 @@ def cell_name(symbol: str, timeframe: str) -> str:
     return f"{symbol} {timeframe}"
 
 
+def regime_cell(part: str) -> str:
+    """Return the name of the cell of one trend or volatility state."""
+    return f"regime {part}"
+
+
 def limit_of(
     gating: Gating, facts: Facts, *, bundle: str | None, certificates: Mapping[str, Certificate]
 ) -> Limit:
     """Return the limit a candidate must reach.
 
     Of the owner's entries that apply the most specific one wins over every tuner entry; then the
-    most specific tuner entry of the current bundle; then the plain keys. The stricter of the
-    regime's trend and volatility entries applies on top.
+    most specific tuner entry of the current bundle; then the plain keys. On top applies the
+    strictest of the owner's entries for the regime's trend and volatility, and, over a proven
+    limit, of the bundle's own proven ones.
     """
     mode: Mode = "ev" if gating.use_ev else "p"
     plain = gating.min_ev_pct if mode == "ev" else gating.threshold
@@ -282,7 +299,7 @@ def limit_of(
             break
     else:
         base = _tuned(gating, facts, mode, bundle=bundle, certificates=certificates) or base
-    return _with_regime(gating, facts, base)
+    return _with_regime(gating, facts, base, certificates)
 
 
 def _value(entry: GatingOverride, mode: Mode) -> float:
@@ -323,16 +340,26 @@ def _tuned(
     return None
 
 
-def _with_regime(gating: Gating, facts: Facts, base: Limit) -> Limit:
+def _with_regime(
+    gating: Gating, facts: Facts, base: Limit, certificates: Mapping[str, Certificate]
+) -> Limit:
     entries = {str(name): entry for name, entry in gating.per_regime.items()}
     for part in facts.regime.split("/"):
+        proof = certificates.get(regime_cell(part)) if base.certified else None
+        if proof is not None and proof.certified and proof.mode == base.mode:
+            base = _stricter(base, proof.value, where=f"tuner regime {part}", certified=True)
+    for part in facts.regime.split("/"):
         entry = entries.get(part)
-        value = (
-            None if entry is None else entry.min_ev_pct if base.mode == "ev" else entry.threshold
-        )
-        if value is not None and value > base.value:
-            base = Limit(value=value, mode=base.mode, where=f"regime {part}", certified=False)
+        if entry is not None:
+            value = entry.min_ev_pct if base.mode == "ev" else entry.threshold
+            base = _stricter(base, value, where=f"regime {part}", certified=False)
     return base
+
+
+def _stricter(base: Limit, value: float | None, *, where: str, certified: bool) -> Limit:
+    if value is None or value <= base.value:
+        return base
+    return Limit(value=value, mode=base.mode, where=where, certified=certified)
 
 
 def verdict(

@@ -14,8 +14,11 @@ from core.timeframe import DAY_MS
 
 EMBARGO_MS = DAY_MS
 RHO_OTHERS = 0.6  # crypto pairs move together: half of another pair's trade is the same evidence
-MIN_BLOCKS, MOST_BLOCKS = 2, 8
 _WARM_UP_FRAC = 0.25
+_MONTH_WEEKS, _OLDER = 4, 3  # blocks of the recent part, and how much longer older ones are
+_MIN_BLOCKS = 8  # a short history is cut into this many rather than into months
+_WEEK_MS = 7 * DAY_MS
+_MONDAY_MS = 4 * DAY_MS  # 1970-01-05 was the first Monday of the epoch
 
 
 def uniqueness(t0_ms: Ints, t1_ms: Ints, symbol: Ints, *, rho: float = RHO_OTHERS) -> Floats:
@@ -77,6 +80,41 @@ def matures_ms(valid_until_ms: Ints, hold_ms: Ints) -> Ints:
     return valid_until_ms + hold_ms
 
 
+def block_starts(t0_ms: Ints, closed: Bools, *, recent_ms: int, per_block: int) -> Ints:
+    """Return the Mondays at which a new block of candidates begins, each judged by a new model.
+
+    Four weeks long in the last `recent_ms`, twelve before it; where the history is too short for
+    eight such blocks, as many whole weeks as give eight. The first quarter of the rows is never
+    judged, and a block goes on until it holds `per_block` closed trades.
+    """
+    if not len(t0_ms):
+        return np.empty(0, np.int64)
+    order = np.sort(t0_ms)
+    first, last = int(order[int(_WARM_UP_FRAC * len(order))]), int(order[-1])
+    n_weeks = min(_MONTH_WEEKS, max(1, (last - first) // (_MIN_BLOCKS * _WEEK_MS)))
+    turn = max(first, last - recent_ms)
+    old = _mondays(first, turn, n_weeks=_OLDER * n_weeks)
+    starts = np.concatenate((old, _mondays(turn, last, n_weeks=n_weeks)))
+    return _filled_blocks(np.unique(starts), np.sort(t0_ms[closed]), per_block=per_block)
+
+
+def _mondays(start_ms: int, end_ms: int, *, n_weeks: int) -> Ints:
+    """Every n-th Monday of the epoch in [start, end], in order."""
+    step = n_weeks * _WEEK_MS
+    first = -(-(start_ms - _MONDAY_MS) // step) * step + _MONDAY_MS
+    return np.arange(first, end_ms + 1, step, dtype=np.int64)
+
+
+def _filled_blocks(starts: Ints, closed_ms: Ints, *, per_block: int) -> Ints:
+    """Leave out every start whose block before it would hold fewer than `per_block` trades."""
+    kept: list[int] = []
+    for start, n_before in zip(starts.tolist(), np.searchsorted(closed_ms, starts), strict=True):
+        n_last = np.searchsorted(closed_ms, kept[-1]) if kept else None
+        if n_last is None or n_before - n_last >= per_block:
+            kept.append(start)
+    return np.array(kept, np.int64)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
     """Row numbers to learn from and to be judged by. All learned from matured before the cutoff."""
@@ -87,26 +125,17 @@ class Fold:
 
 
 def walk_forward(
-    t0_ms: Ints,
-    t1_ms: Ints,
-    known_ms: Ints,
-    *,
-    n_blocks: int,
-    embargo_ms: int = EMBARGO_MS,
+    t0_ms: Ints, t1_ms: Ints, known_ms: Ints, *, starts: Ints, embargo_ms: int = EMBARGO_MS
 ) -> list[Fold]:
-    """Return expanding folds in time order; the first quarter of the rows is never judged.
+    """Return expanding folds in time order, one for each block that begins at one of `starts`.
 
-    `known_ms` is when each row matures. A block starts at a decision instant and no instant is
-    split; a fold learns from rows that matured more than the embargo before its block. Fewer
-    blocks come back where instants coincide; a fold's `train` may be empty.
+    `known_ms` is when each row matures. A fold learns from rows that matured more than the embargo
+    before its block; its `train`, or its `test`, may be empty.
     """
-    order = np.sort(t0_ms)
-    shares = _WARM_UP_FRAC + (1 - _WARM_UP_FRAC) * np.arange(n_blocks) / n_blocks
-    starts = np.unique(order[(shares * len(order)).astype(np.int64)]) if len(order) else order
     ends = np.append(starts[1:], np.iinfo(np.int64).max)
     return [
         _fold(t0_ms, t1_ms, known_ms, start=int(start), end=int(end), embargo_ms=embargo_ms)
-        for start, end in zip(starts, ends, strict=False)
+        for start, end in zip(starts, ends, strict=True)
     ]
 
 
@@ -120,8 +149,3 @@ def _fold(
     )
     train = np.flatnonzero((t0_ms < start) & (known_ms < cutoff) & kept)
     return Fold(cutoff_ms=cutoff, train=train, test=test)
-
-
-def n_blocks_for(n_closed: int, *, per_block: int) -> int:
-    """Return how many test blocks the data allows: at least `per_block` closed trades in each."""
-    return min(MOST_BLOCKS, max(MIN_BLOCKS, n_closed // max(1, per_block)))

@@ -1,4 +1,4 @@
-"""Limits with a guarantee: learn-then-test on effective counts, from the whole to the single pair.
+"""Limits with a guarantee: learn-then-test on effective counts, from the whole to a single pair.
 
 Reads outcomes; the scores must come from models and calibrators older than each candidate.
 """
@@ -6,13 +6,13 @@ Reads outcomes; the scores must come from models and calibrators older than each
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.domain import Bools, Floats, Ints
-from core.gating import Mode, cell_name
+from core.gating import Mode, cell_name, regime_cell
 from core.splits import uniqueness
 from core.timeframe import DAY_MS
 
@@ -57,7 +57,10 @@ def binomial_lower(k: int, *, n: int, delta: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trials:
-    """Closed trades with the score said before, shapes (n,); `symbol` and `timeframe` are names."""
+    """Closed trades with the score said before, shapes (n,); the last three are names.
+
+    `regime` is trend and volatility, as in `trend/vol_low`.
+    """
 
     score: Floats
     r: Floats
@@ -65,6 +68,7 @@ class Trials:
     t1_ms: Ints
     symbol: Sequence[str]
     timeframe: Sequence[str]
+    regime: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.score)
@@ -79,6 +83,7 @@ class Trials:
             t1_ms=self.t1_ms[places],
             symbol=[self.symbol[i] for i in places.tolist()],
             timeframe=[self.timeframe[i] for i in places.tolist()],
+            regime=[self.regime[i] for i in places.tolist()],
         )
 
     def weight(self) -> Floats:
@@ -89,12 +94,16 @@ class Trials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a limit must prove: a win-rate (`p`), or a mean net R above 0 (`ev`)."""
+    """What a limit must prove: a win-rate (`p`), or a mean net R above 0 (`ev`).
+
+    No limit lies below `floor`: what the owner demands of a plan stays a demand.
+    """
 
     mode: Mode
     win_rate: float
     n_min: int
     delta: float = DELTA
+    floor: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,23 +148,29 @@ def certify(trials: Trials, target: Target, *, cell: str, rng: np.random.Generat
     """
     if len(trials) < target.n_min:
         return _abstained(trials, target, cell, f"{len(trials)} trades, {target.n_min} are needed")
-    steps = [_step(trials, value, target, rng) for value in _grid(trials.score, target.n_min)]
-    passed = _walk([s.p_value for s in steps], delta=target.delta)
+    n_able = int((trials.score >= target.floor).sum())
+    tried = target if n_able >= target.n_min else replace(target, floor=-math.inf)
+    steps = [_step(trials, value, target, rng) for value in _grid(trials.score, tried)]
+    passed = _walk([s.p_value for s in steps], delta=target.delta) if tried is target else []
     if not passed:
         best = max(steps, key=lambda s: s.estimate)
-        return _finding(trials, target, cell, best, value=None, rng=rng, reason=_best(best, target))
+        reason = _best(best, target)
+        if tried is not target:
+            reason += f"; {n_able} trades reach the owner's {target.floor:g}, {target.n_min} must"
+        return _finding(trials, target, cell, best, value=None, rng=rng, reason=reason)
     found = steps[max(passed)]
     return _finding(trials, target, cell, found, value=found.value, rng=rng, reason="certified")
 
 
-def _grid(score: Floats, n_min: int) -> list[float]:
-    """The limits tried, strict to loose, each letting at least n_min trades pass.
+def _grid(score: Floats, target: Target) -> list[float]:
+    """The limits tried, strict to loose: at least n_min trades pass, none lies below the floor.
 
     Cut to four decimals, as they will stand in the configuration: what is tested is what acts.
     """
-    ordered = np.sort(score)[::-1]
-    counts = np.unique(np.geomspace(n_min, len(score), _GRID).round().astype(np.int64))
-    return sorted({math.floor(ordered[n - 1] * 1e4) / 1e4 for n in counts}, reverse=True)
+    able = np.sort(score[score >= target.floor])[::-1]
+    counts = np.unique(np.geomspace(target.n_min, len(able), _GRID).round().astype(np.int64))
+    cut = {math.floor(able[n - 1] * 1e4) / 1e4 for n in counts}
+    return sorted({max(value, target.floor) for value in cut}, reverse=True)
 
 
 def _walk(p_values: Sequence[float], *, delta: float) -> list[int]:
@@ -290,11 +305,11 @@ def _abstained(trials: Trials, target: Target, cell: str, reason: str) -> Findin
 
 
 def tune(trials: Trials, target: Target, *, seed: int) -> list[Finding]:
-    """Return a finding for the whole, and for the timeframes and pairs that may be tested.
+    """Return a finding for the whole, and for the timeframes, pairs and regimes that may be tested.
 
     A child is tested only under a certified parent, with an equal share of its parent's delta,
-    and a pair only from an n_eff of 400; whoever is not certified inherits. Each cell draws from
-    its own seeded generator, so its finding does not depend on which others were tested.
+    and a pair or a regime only from an n_eff of 400; whoever is not certified inherits. Each cell
+    draws from its own seeded generator, so its finding does not depend on which others were tested.
     """
     root = certify(trials, target, cell=cell_name("*", "*"), rng=_generator(seed, "* *"))
     found = [root]
@@ -310,18 +325,32 @@ def tune(trials: Trials, target: Target, *, seed: int) -> list[Finding]:
         found.append(finding)
         if finding.certified:
             found.extend(_pairs(part, share, timeframe=timeframe, seed=seed))
-    return found
+    return found + _regimes(trials, target, seed=seed)
+
+
+def _regimes(trials: Trials, target: Target, *, seed: int) -> list[Finding]:
+    names = sorted({part for regime in trials.regime for part in regime.split("/")})
+    parts = {
+        regime_cell(name): trials.of(np.array([name in r.split("/") for r in trials.regime]))
+        for name in names
+    }
+    return _large_cells(parts, target, seed=seed)
 
 
 def _pairs(trials: Trials, target: Target, *, timeframe: str, seed: int) -> list[Finding]:
     names = np.asarray(trials.symbol, dtype=str)
-    parts = {name: trials.of(names == name) for name in sorted(set(trials.symbol))}
-    large = {name: t for name, t in parts.items() if t.weight().sum() >= CHILD_N_EFF}
+    parts = {
+        cell_name(name, timeframe): trials.of(names == name) for name in sorted(set(trials.symbol))
+    }
+    return _large_cells(parts, target, seed=seed)
+
+
+def _large_cells(parts: Mapping[str, Trials], target: Target, *, seed: int) -> list[Finding]:
+    """Test the cells that have the evidence for a limit of their own; they share delta."""
+    large = {cell: part for cell, part in parts.items() if part.weight().sum() >= CHILD_N_EFF}
     share = replace(target, delta=target.delta / max(1, len(large)))
-    cells = {name: cell_name(name, timeframe) for name in large}
     return [
-        certify(part, share, cell=cells[name], rng=_generator(seed, cells[name]))
-        for name, part in large.items()
+        certify(part, share, cell=cell, rng=_generator(seed, cell)) for cell, part in large.items()
     ]
 
 

@@ -192,6 +192,26 @@ def _candidate(bars: Candles, i: int, series: Series, rng: np.random.Generator) 
     )
 
 
+def _why(rng: np.random.Generator, p: float) -> dict[str, Any]:
+    """What a score might rest on."""
+    band = {
+        "n": 240,
+        "n_eff": 91.0,
+        "win_rate": p,
+        "win_rate_lo": p - 0.08,
+        "win_rate_hi": p + 0.08,
+        "mean_r": 0.02,
+        "mean_r_lo": -0.15,
+        "mean_r_hi": 0.19,
+    }
+    said = {
+        "for": [["higher1_ema_distance_atr", round(float(rng.normal(1.5)), 2), 0.12]],
+        "against": [["cost_r", 0.08, -0.05], ["hour", 3.0, -0.02]],
+        "data_until_ms": START_MS + 30 * DAY_MS,
+    }
+    return {**said, "band": band}
+
+
 def _verdict(candidate: Candidate, rng: np.random.Generator) -> Verdict:
     """No score before the first third of the data; noise around the coin flip after it."""
     plan = candidate.plan
@@ -203,11 +223,14 @@ def _verdict(candidate: Candidate, rng: np.random.Generator) -> Verdict:
     score = Score(
         p_raw=p,
         p=p,
+        p_lo=max(0.0, p - 0.08),
+        p_hi=min(1.0, p + 0.08),
         ev_pct=ev_r * pct,
         ev_lo_pct=(ev_r - 0.1) * pct,
         ev_r=ev_r,
         ev_lo_r=ev_r - 0.1,
         model=BUNDLE,
+        why=_why(rng, p),
     )
     evidence = Evidence.CERTIFIED if rng.random() < 0.3 else Evidence.UNCERTIFIED
     gate, reason = (Gate.PASS, "ev") if ev_r > 0 else (Gate.REJECT, "ev_below")

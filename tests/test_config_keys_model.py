@@ -23,7 +23,17 @@ from tests.engine_world import write_config
 
 GATING = "models.meta.gating"
 FACTS = Facts(symbol="A/USDT", timeframe="15m", regime="trend/vol_high", cost_r=0.05)
-SCORE = Score(p_raw=0.6, p=0.6, ev_pct=0.2, ev_lo_pct=0.1, ev_r=0.2, ev_lo_r=0.1, model="b1")
+SCORE = Score(
+    p_raw=0.6,
+    p=0.6,
+    p_lo=0.5,
+    p_hi=0.7,
+    ev_pct=0.2,
+    ev_lo_pct=0.1,
+    ev_r=0.2,
+    ev_lo_r=0.1,
+    model="b1",
+)
 
 
 @dataclass(frozen=True)

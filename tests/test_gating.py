@@ -36,7 +36,17 @@ def gating(**keys: Any) -> Config:
 
 def score(ev_lo_pct: float = 0.1, p: float = 0.6) -> Score:
     """Return what a model might say."""
-    return Score(p_raw=p, p=p, ev_pct=0.2, ev_lo_pct=ev_lo_pct, ev_r=0.2, ev_lo_r=0.1, model="b1")
+    return Score(
+        p_raw=p,
+        p=p,
+        p_lo=p,
+        p_hi=p,
+        ev_pct=0.2,
+        ev_lo_pct=ev_lo_pct,
+        ev_r=0.2,
+        ev_lo_r=0.1,
+        model="b1",
+    )
 
 
 def payoff(**changes: float) -> Payoff:

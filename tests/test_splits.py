@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.splits import Fold, kept_by_purge, n_blocks_for, n_eff, uniqueness, walk_forward
+from core.splits import Fold, block_starts, kept_by_purge, n_eff, uniqueness, walk_forward
+from core.timeframe import DAY_MS
+
+MONDAY_MS = 1_704_067_200_000  # 2024-01-01 00:00 UTC
 
 EVENTS = st.lists(
     st.tuples(st.integers(0, 40), st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=25
@@ -60,31 +64,67 @@ def test_purge_drops_what_meets_the_test_span_and_nothing_else(
 
 
 @settings(deadline=None, max_examples=200)
-@given(EVENTS, st.integers(2, 6), st.integers(0, 4), st.integers(0, 15))
+@given(
+    EVENTS,
+    st.sets(st.integers(0, 40), min_size=1, max_size=6),
+    st.integers(0, 4),
+    st.integers(0, 15),
+)
 def test_walk_forward_folds_learn_only_from_what_was_known(
-    events: list[tuple[int, int, int]], n_blocks: int, embargo: int, lag: int
+    events: list[tuple[int, int, int]], instants: set[int], embargo: int, lag: int
 ) -> None:
     """Blocks are disjoint, in order, split no instant, and train only on rows matured before."""
     t0, t1, _ = arrays(events)
-    known = t1 + lag
-    folds = walk_forward(t0, t1, known, n_blocks=n_blocks, embargo_ms=embargo)
-    assert 1 <= len(folds) <= n_blocks
+    known, starts = t1 + lag, np.array(sorted(instants), np.int64)
+    folds = walk_forward(t0, t1, known, starts=starts, embargo_ms=embargo)
+    assert len(folds) == len(starts)
     seen: list[int] = []
-    for fold in folds:
-        check_fold(fold, t0, t1, known, embargo)
-        assert not seen or max(seen) < min(t0[fold.test])
+    for start, fold in zip(starts.tolist(), folds, strict=True):
+        check_fold(fold, start, (t0, t1, known), embargo)
         seen.extend(t0[fold.test].tolist())
-    assert sorted(seen) == sorted(t0[t0 >= min(seen)].tolist())
+    assert sorted(seen) == sorted(t0[t0 >= starts[0]].tolist())
 
 
-def check_fold(fold: Fold, t0: np.ndarray, t1: np.ndarray, known: np.ndarray, embargo: int) -> None:
+def check_fold(
+    fold: Fold, start: int, columns: tuple[np.ndarray, np.ndarray, np.ndarray], embargo: int
+) -> None:
     """Compare one fold with its definition, row by row."""
-    start = min(t0[fold.test])
+    t0, t1, known = columns
     assert fold.cutoff_ms == start - embargo
+    assert (t0[fold.test] >= start).all()
+    if not len(fold.test):
+        return
     wanted = [i for i in range(len(t0)) if known[i] < fold.cutoff_ms and t1[i] < start]
     assert fold.train.tolist() == wanted
 
 
-def test_blocks_follow_the_amount_of_data() -> None:
-    """Two blocks at least, eight at most, one for each `per_block` closed trades between."""
-    assert [n_blocks_for(n, per_block=50) for n in (10, 260, 5000)] == [2, 5, 8]
+@pytest.mark.parametrize(
+    ("n_days", "recent_weeks", "older_weeks"), [(1826, 4, 12), (400, 4, 12), (150, 2, 6)]
+)
+def test_blocks_are_whole_weeks_shorter_where_it_is_recent(
+    n_days: int, recent_weeks: int, older_weeks: int
+) -> None:
+    """Every block begins on a Monday, after the first quarter; four weeks in the recent year."""
+    t0 = MONDAY_MS + np.arange(0, n_days * DAY_MS, DAY_MS // 4, dtype=np.int64)
+    recent_ms = min(365, n_days // 2) * DAY_MS
+    starts = block_starts(t0, np.ones(len(t0), bool), recent_ms=recent_ms, per_block=1)
+    assert len(starts) >= 6
+    assert ((starts - MONDAY_MS) % (7 * DAY_MS) == 0).all()
+    assert starts[0] >= t0[len(t0) // 4]
+    turn = t0[-1] - recent_ms
+    recent = np.diff(starts[starts >= turn]) // (7 * DAY_MS)
+    assert set(recent.tolist()) == {recent_weeks}
+    older = np.diff(starts[starts < turn]) // (7 * DAY_MS)
+    assert set(older.tolist()) <= {older_weeks}
+
+
+def test_a_block_goes_on_until_it_holds_enough_closed_trades() -> None:
+    """All blocks but the last hold `per_block` closed trades; without rows there are none."""
+    rng = np.random.default_rng(1)
+    t0 = MONDAY_MS + np.sort(rng.integers(0, 700 * DAY_MS, 900))
+    closed = rng.random(900) < 0.5
+    starts = block_starts(t0, closed, recent_ms=365 * DAY_MS, per_block=40)
+    counts = np.diff(np.searchsorted(t0[closed], starts))
+    assert len(counts) >= 5
+    assert counts.min() >= 40
+    assert not len(block_starts(t0[:0], closed[:0], recent_ms=1, per_block=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ def world(rng: np.random.Generator, n: int, *, skill: float, base: float = 0.5) 
         t1_ms=t0 + 4 * HOUR_MS,
         symbol=["A"] * n,
         timeframe=["15m"] * n,
+        regime=["trend/vol_low"] * n,
     )
 
 
@@ -94,6 +96,7 @@ def test_overlap_weakens_the_evidence() -> None:
         t1_ms=apart.t1_ms[copies],
         symbol=apart.symbol,
         timeframe=apart.timeframe,
+        regime=apart.regime,
     )
     first = certify(apart, WIN, cell="* *", rng=np.random.default_rng(1))
     second = certify(together, WIN, cell="* *", rng=np.random.default_rng(1))
@@ -141,13 +144,29 @@ def test_children_are_tested_only_under_a_certified_parent() -> None:
         t1_ms=good.t1_ms,
         symbol=np.where(names == 0, "B", "A").tolist(),
         timeframe=np.where(names == 2, "1h", "15m").tolist(),
+        regime=np.where(np.arange(1800) < 300, "range/vol_low", "trend/vol_low").tolist(),
     )
     found = {finding.cell: finding for finding in tune(mixed, EV, seed=1)}
-    assert set(found) == {"* *", "* 15m", "* 1h", "A 15m", "B 15m", "A 1h"}
+    cells = {"* *", "* 15m", "* 1h", "A 15m", "B 15m", "A 1h"}
+    assert set(found) == {*cells, "regime trend", "regime vol_low"}  # 300 in a range: too few
+    assert found["regime trend"].delta == 0.05
     assert found["* *"].delta == 0.1
     assert found["* 15m"].delta == 0.05
     assert found["A 15m"].delta == 0.025
     assert all(finding.certified for finding in found.values())
+
+
+def test_no_limit_lies_below_what_the_owner_demands() -> None:
+    """Every limit tried reaches the floor; where too few trades do, that is said."""
+    trials = world(np.random.default_rng(2), 900, skill=0.3)
+    found = certify(trials, replace(EV, floor=0.7), cell="* *", rng=np.random.default_rng(1))
+    assert found.certified
+    assert found.value is not None
+    assert found.value >= 0.7
+    none = certify(trials, replace(EV, floor=0.99), cell="* *", rng=np.random.default_rng(1))
+    assert not none.certified
+    assert "reach the owner's 0.99, 50 must" in none.reason
+    assert "best seen" in none.reason
 
 
 def test_tuning_twice_is_tuning_once() -> None:

@@ -1,30 +1,44 @@
-"""Asking the current bundle: scores and verdicts for candidates, live or of the past."""
+"""Asking the model: scores and verdicts for candidates, live or of the past, by one rule.
+
+Whoever spoke at the decision speaks: the bundle that had been promoted last. What was decided
+before any promotion is scored by the walk-forward model that could have spoken then, without its
+limits, which were found later. So no score is in-sample, and a retro-scan says what was said live.
+"""
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.app import App
+from core.config import Config, Gating, GatingOverride
 from core.costs import CostRates, cost_rates
 from core.domain import Candidate, Score, Series, Verdict
 from core.errors import ModelError
 from core.gating import Facts, verdict
-from core.ml import Bundle, load_current
+from core.jobs.promotion import tuner_entries
+from core.ml import Bundle, load_bundle, load_current
 from core.store import markets as market_store
-from core.store.models import bundles
+from core.store.models import promotions
 
 log = logging.getLogger("trader.judge")
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """The gate as it stands: settings, the current bundle and how far its data reached."""
+    """The gate as it stood at any instant: settings, the current bundle and those before it.
+
+    `since_ms` are the instants of promotion, in order, and `names` the bundles promoted.
+    """
 
     app: App
     bundle: Bundle | None
-    data_until_ms: int
+    since_ms: Sequence[int] = ()
+    names: Sequence[str] = ()
+    loaded: dict[str, Bundle | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, app: App) -> Judge:
@@ -35,44 +49,100 @@ class Judge:
         except ModelError as error:
             log.error("%s Until then candidates are ungated.", error)
             bundle = None
-        rows = [] if bundle is None else [r for r in bundles(app.db) if r["id"] == bundle.id]
-        if not rows:
-            return cls(app, None, 0)
-        return cls(app, bundle, int(rows[0]["data_until_ms"]))
+        if bundle is None:
+            return cls(app, None)
+        told = promotions(app.db, app.strategy)
+        since, names = [at_ms for at_ms, _ in told], [name for _, name in told]
+        if names and names[-1] != bundle.id:
+            since, names = [*since, since[-1]], [*names, bundle.id]  # the pointer decides
+        return cls(app, bundle, since, names, {bundle.id: bundle})
 
-    def verdicts(self, candidates: Sequence[Candidate], *, retro: bool = False) -> list[Verdict]:
-        """Return the verdict on each candidate.
+    def speaker(self, decided_ms: int) -> Bundle | None:
+        """Return who speaks for a decision, or None."""
+        i = bisect_left(self.since_ms, decided_ms) - 1
+        if i >= 0:
+            return self._named(self.names[i])
+        first = self._named(self.names[0]) if self.names else self.bundle
+        cutoff_ms = None if first is None else first.cutoff_before(decided_ms)
+        if first is None or cutoff_ms is None:
+            return None
+        name = f"{first.id}@{cutoff_ms}"
+        if name not in self.loaded:
+            self.loaded[name] = first.at(cutoff_ms)
+        return self.loaded[name]
 
-        A retro candidate is scored only by a bundle whose data ended before its decision; where
-        the current one is younger the candidate is ungated.
-        """
-        scores: list[Score | None] = [None] * len(candidates)
-        if self.bundle is not None:
-            rows = [
-                i
-                for i, candidate in enumerate(candidates)
-                if not retro or candidate.decided_ms > self.data_until_ms
-            ]
-            chosen = [candidates[i] for i in rows]
-            found = self.bundle.score_candidates(
-                chosen,
-                rates={s.symbol: self._rates(s) for s in {c.series for c in chosen}},
-                costs_mode=self.app.config.models.meta.gating.costs_mode,
-            )
-            for i, score in zip(rows, found, strict=True):
-                scores[i] = score
-        certificates = self.bundle.certificates if self.bundle is not None else {}
+    def _named(self, name: str) -> Bundle | None:
+        """Return a bundle of the past, read once; None where it is gone."""
+        if name not in self.loaded:
+            try:
+                found = load_bundle(self.app.models_dir, name, strategy=self.app.strategy)
+            except ModelError as error:
+                log.warning("%s What it scored then is ungated now.", error)
+                found = None
+            self.loaded[name] = found
+        return self.loaded[name]
+
+    def verdicts(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        """Return the verdict on each candidate."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        speakers: dict[str, Bundle] = {}
+        out = [
+            verdict(Facts.of(one), None, config=self.app.config, bundle=None, certificates={})
+            for one in candidates
+        ]
+        for i, candidate in enumerate(candidates):
+            speaker = self.speaker(candidate.decided_ms)
+            if speaker is not None:
+                speakers[speaker.id] = speaker
+                groups[speaker.id].append(i)
+        for name, rows in groups.items():
+            said = self._said(speakers[name], [candidates[i] for i in rows])
+            for i, one in zip(rows, said, strict=True):
+                out[i] = one
+        return out
+
+    def _said(self, bundle: Bundle, candidates: Sequence[Candidate]) -> list[Verdict]:
+        config = self._config_under(bundle)
+        scores: list[Score] = bundle.score_candidates(
+            candidates,
+            rates={s.symbol: self._rates(s) for s in {c.series for c in candidates}},
+            costs_mode=config.models.meta.gating.costs_mode,
+        )
+        certificates = bundle.certificates
         return [
             verdict(
                 Facts.of(candidate),
                 score,
-                config=self.app.config,
-                bundle=self.bundle.id if self.bundle is not None else None,
+                config=config,
+                bundle=bundle.id,
                 certificates=certificates,
             )
             for candidate, score in zip(candidates, scores, strict=True)
         ]
 
+    def _config_under(self, bundle: Bundle) -> Config:
+        """Return the settings with the limits that a bundle of the past had brought."""
+        if self.bundle is not None and bundle.id == self.bundle.id:
+            return self.app.config
+        meta = self.app.config.models.meta
+        gating = with_entries_of(bundle, meta.gating)
+        models = self.app.config.models.model_copy(
+            update={"meta": meta.model_copy(update={"gating": gating})}
+        )
+        return self.app.config.model_copy(update={"models": models})
+
     def _rates(self, series: Series) -> CostRates:
         market = market_store.market_of(self.app.db, series.exchange, series.symbol)
         return cost_rates(self.app.config.signals, market)
+
+
+def with_entries_of(bundle: Bundle, gating: Gating) -> Gating:
+    """Return settings in which a bundle's limits stand in place of every other bundle's."""
+    cells = {
+        symbol: {tf: GatingOverride(**entry) for tf, entry in entries.items()}
+        for symbol, entries in tuner_entries(bundle).items()
+    }
+    for symbol, entries in gating.per_pair_tf.items():
+        kept = {tf: entry for tf, entry in entries.items() if entry.source == "owner"}
+        cells[symbol] = {**cells.get(symbol, {}), **kept}
+    return gating.model_copy(update={"per_pair_tf": cells})

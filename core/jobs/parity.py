@@ -142,7 +142,7 @@ def scratch(app: App, folder: Path, *, use_model: bool) -> Iterator[App]:
     with open_database(folder / "ohlcv.db") as db:
         db.rows("PRAGMA synchronous = OFF")  # it is thrown away
         if use_model:
-            _copy_bundles(app.db, db)
+            _copy_models(app.db, db)
         yield App(
             config=app.config.model_copy(update={"models": models}),
             config_path=folder / "config.yaml",
@@ -154,10 +154,12 @@ def scratch(app: App, folder: Path, *, use_model: bool) -> Iterator[App]:
     lock.release()
 
 
-def _copy_bundles(source: Database, target: Database) -> None:
-    rows = source.rows("SELECT * FROM bundles")
-    if rows:
-        target.run_many(f"INSERT INTO bundles VALUES ({', '.join('?' * len(rows[0]))})", rows)
+def _copy_models(source: Database, target: Database) -> None:
+    for table in ("bundles", "promotions", "states"):
+        rows = source.rows(f"SELECT * FROM {table}")
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            target.run_many(f"INSERT INTO {table} VALUES ({marks})", rows)
 
 
 # --- the two ways ----------------------------------------------------------------------------

@@ -211,6 +211,10 @@ def settle(
         if own and own[0]["state"] != "champion":
             changes = {"state": "champion", "reason": reason, "promoted_ms": now_ms}
             store.update_bundle(db, name, changes)
+        told = store.promotions(db, pointer["strategy_id"])
+        if not told or told[-1][1] != name:
+            strategy = pointer["strategy_id"]
+            store.insert_promotion(db, name, strategy=strategy, at_ms=now_ms, reason=reason)
     if config_path is None:
         return ""
     loaded = load_bundle(models_dir, name, strategy=pointer["strategy_id"])
@@ -224,8 +228,8 @@ def tuner_entries(bundle: Bundle) -> Entries:
     """Return a bundle's certified limits as entries of `per_pair_tf`."""
     entries: Entries = {}
     for cell, proof in bundle.certificates.items():
-        if proof.certified and proof.value is not None:
-            symbol, timeframe = cell.rsplit(" ", 1)
+        symbol, timeframe = cell.rsplit(" ", 1)
+        if proof.certified and proof.value is not None and symbol != "regime":
             key = "min_ev_pct" if proof.mode == "ev" else "threshold"
             entry = {key: proof.value, "source": "tuner", "bundle": bundle.id}
             entries.setdefault(symbol, {})[timeframe] = entry

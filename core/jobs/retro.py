@@ -210,7 +210,7 @@ class _Run:
         found = [pair for one in scans for pair in _candidates(self.app, one)]
         found.sort(key=lambda pair: pair[0].decided_ms)
         candidates, columns = [c for c, _ in found], [column for _, column in found]
-        verdicts = self.judge.verdicts(candidates, retro=True) if candidates else []
+        verdicts = self.judge.verdicts(candidates) if candidates else []
         end_ms = max(one.task.last_ms + tf_ms(one.task.series.timeframe) for one in scans) + 1
         delivered = self._delivered(candidates, verdicts, columns, end_ms=end_ms)
         self._count(scans, verdicts, delivered)

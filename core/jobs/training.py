@@ -20,12 +20,12 @@ from core.errors import NotEnoughData
 from core.gating import Prospect, extra_costs_r
 from core.jobs.lift import plain
 from core.ml import model
-from core.ml.bundle import MODEL
+from core.ml.bundle import MODEL, fold_file
 from core.ml.calibration import Told
 from core.ml.calibrators import log_loss
 from core.ml.folder import as_json, write_folder
 from core.ml.sample import Sample, sample_of
-from core.splits import EMBARGO_MS, Fold, n_blocks_for, walk_forward
+from core.splits import EMBARGO_MS, Fold, block_starts, walk_forward
 from core.store import models as store
 from core.store.db import Database
 from core.store.markets import market_of
@@ -68,10 +68,14 @@ def prospect_of(db: Database, config: Config, sample: Sample) -> Prospect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Forward:
-    """Walk-forward scores: what was told, from which fold, and how each parameter set did."""
+    """Walk-forward scores: what was told, from which fold, and how each parameter set did.
+
+    `boosters` are the models that told it, by their fold's cutoff.
+    """
 
     p_raw: Floats
     cutoff_ms: Ints
+    boosters: Mapping[int, Any]
     best_set: int
     trials: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
@@ -124,6 +128,21 @@ def n_min_of(config: Config) -> int:
     return config.models.meta.gating.min_closed_samples
 
 
+def window_ms_of(config: Config) -> int:
+    """Return how far back the tuner looks."""
+    return config.models.meta.gating.window_days * DAY_MS
+
+
+def folds_of(sample: Sample, *, recent_ms: int, per_block: int) -> list[Fold]:
+    """Return the walk-forward folds of a sample; they learn from closed trades, judge all rows."""
+    starts = block_starts(sample.t0_ms, sample.closed, recent_ms=recent_ms, per_block=per_block)
+    folds = walk_forward(sample.t0_ms, sample.t1_ms, sample.known_ms, starts=starts)
+    return [
+        Fold(cutoff_ms=fold.cutoff_ms, train=fold.train[sample.closed[fold.train]], test=fold.test)
+        for fold in folds
+    ]
+
+
 def _usable_folds(sample: Sample, config: Config) -> list[Fold]:
     n_closed, n_min = int(sample.closed.sum()), n_min_of(config)
     if n_closed < n_min:
@@ -132,16 +151,11 @@ def _usable_folds(sample: Sample, config: Config) -> list[Fold]:
             f" {n_min} are needed: {n_min - n_closed} are missing;",
             remedy=MORE,
         )
-    folds = [
-        Fold(cutoff_ms=fold.cutoff_ms, train=fold.train[sample.closed[fold.train]], test=fold.test)
-        for fold in walk_forward(
-            sample.t0_ms,
-            sample.t1_ms,
-            sample.known_ms,
-            n_blocks=n_blocks_for(n_closed, per_block=n_min),
-        )
+    usable = [
+        fold
+        for fold in folds_of(sample, recent_ms=window_ms_of(config), per_block=n_min)
+        if len(fold.train) >= n_min and 0 < sample.won[fold.train].mean() < 1
     ]
-    usable = [f for f in folds if len(f.train) >= n_min and 0 < sample.won[f.train].mean() < 1]
     if len(usable) < 2:
         days = (int(sample.t0_ms[-1]) - int(sample.t0_ms[0])) / DAY_MS
         raise NotEnoughData(
@@ -169,15 +183,19 @@ def _forward(
     """Score each test block with the parameter set that did best on the blocks before it."""
     p_raw, cutoff = np.full(len(sample), np.nan), np.zeros(len(sample), np.int64)
     every = np.full((len(model.PARAMETER_SETS), len(sample)), np.nan)
+    boosters: dict[int, Any] = {}
     for i, fold in enumerate(folds):
-        for j, params in enumerate(model.PARAMETER_SETS):
-            booster = _fit(sample, fold.train, params=params, seed=seed)
+        fitted = [
+            _fit(sample, fold.train, params=params, seed=seed) for params in model.PARAMETER_SETS
+        ]
+        for j, booster in enumerate(fitted):
             every[j, fold.test] = model.predict(
                 booster, sample.features[fold.test], sample.p_mart[fold.test]
             )
         before = sample.closed & (sample.known_ms < fold.cutoff_ms) & np.isfinite(p_raw)
         best = _best_set(every, sample, before) if before.sum() >= n_min else 0
         p_raw[fold.test], cutoff[fold.test] = every[best, fold.test], fold.cutoff_ms
+        boosters[fold.cutoff_ms] = fitted[best]
         if progress:
             progress("train", i + 1, len(folds))
     judged = sample.closed & np.isfinite(p_raw)
@@ -187,7 +205,7 @@ def _forward(
         for params, p in zip(model.PARAMETER_SETS, every, strict=True)
     ]
     best = _best_set(every, sample, judged) if judged.sum() >= n_min else 0
-    return _Forward(p_raw=p_raw, cutoff_ms=cutoff, best_set=best, trials=trials)
+    return _Forward(p_raw=p_raw, cutoff_ms=cutoff, boosters=boosters, best_set=best, trials=trials)
 
 
 def _best_set(every: Floats, sample: Sample, rows: Bools) -> int:
@@ -259,7 +277,8 @@ def _store_draft(
     *,
     now_ms: int,
 ) -> None:
-    write_folder(models_dir, name, {MODEL: raw}, manifest)
+    kept = {fold_file(cutoff): model.as_bytes(one) for cutoff, one in forward.boosters.items()}
+    write_folder(models_dir, name, {MODEL: raw, **kept}, manifest)
     blank = np.full(len(sample), np.nan)
     told = Told(
         p_raw=forward.p_raw,

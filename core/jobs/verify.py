@@ -190,9 +190,8 @@ def checked_bar(
 def _lived(
     app: App, spot: _Spot, judge: Judge, rng: np.random.Generator
 ) -> tuple[Stretch, Compared]:
-    """Compare both ways through a stretch; the model takes part where its data ended before."""
-    stretch = _stretch(app, spot, rng)
-    use_model = judge.bundle is not None and judge.data_until_ms <= stretch.first_ms
+    """Compare both ways through a stretch, with whichever models could have spoken in it."""
+    stretch, use_model = _stretch(app, spot, rng), judge.bundle is not None
     with TemporaryDirectory(prefix="trader-verify-") as folder:
         return stretch, compared(app, stretch, Path(folder), use_model=use_model)
 

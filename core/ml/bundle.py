@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,50 @@ from core import features as feature_law
 from core.costs import CostRates
 from core.domain import Candidate, Floats, Score
 from core.errors import ModelError
-from core.gating import Certificate, Prospect, extra_costs_r
+from core.gating import Certificate, Prospect, extra_costs_r, p_interval
 from core.ml import model
 from core.ml.calibration import Calibration
 from core.ml.folder import as_json, read_folder, read_pointer, replace_bytes, write_folder
+from core.reasons import strongest
+from core.splits import EMBARGO_MS
 
 MODEL, CALIBRATOR, THRESHOLDS = "model.ubj", "calibrator.json", "thresholds.json"
 
 
+_TOLD = ("p_raw", "p", "p_lo", "p_hi", "ev_pct", "ev_lo_pct", "ev_r", "ev_lo_r")
+
+
+def fold_file(cutoff_ms: int) -> str:
+    """Return the file of the model whose data had ended before an instant."""
+    return f"fold-{cutoff_ms}.ubj"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A walk-forward model that was kept, not yet parsed, and its calibration."""
+
+    cutoff_ms: int
+    raw: bytes
+    calibration: Calibration
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A loaded bundle. `calibration` is None and `thresholds` empty while it is a raw draft."""
+    """A loaded bundle. `calibration` is None and `thresholds` empty while it is a raw draft.
+
+    Everything it learnt from had ended before `data_until_ms`. `bands` are the records of its
+    out-of-sample scores, by rising `ev_r_from`; `stages` its earlier selves, oldest first.
+    """
 
     id: str
     strategy_id: str
     manifest: Mapping[str, Any]
+    data_until_ms: int
     booster: Any
     calibration: Calibration | None
     thresholds: Mapping[str, Any]
-
-    @property
-    def data_until_ms(self) -> int:
-        """The instant before which everything it learnt from had ended."""
-        return int(self.manifest["window"]["data_until_ms"])
+    bands: Sequence[Mapping[str, Any]] = ()
+    stages: Sequence[Stage] = ()
 
     @property
     def certificates(self) -> dict[str, Certificate]:
@@ -48,6 +70,28 @@ class Bundle:
             )
             for cell, found in self.thresholds.get("cells", {}).items()
         }
+
+    def cutoff_before(self, decided_ms: int) -> int | None:
+        """Return the newest end of data, of its own model or of a fold, an embargo before."""
+        ends = (*(stage.cutoff_ms for stage in self.stages), self.data_until_ms)
+        return max((end for end in ends if end + EMBARGO_MS <= decided_ms), default=None)
+
+    def at(self, cutoff_ms: int) -> Bundle:
+        """Return who of this bundle could have spoken from an end of data on.
+
+        Limits and bands were found later, so there are none.
+        """
+        day = datetime.fromtimestamp(cutoff_ms / 1000, UTC).strftime("%Y%m%d")
+        plain = replace(self, id=f"{self.id}@{day}", thresholds={}, bands=(), stages=())
+        if cutoff_ms == self.data_until_ms:
+            return plain
+        stage = next(stage for stage in self.stages if stage.cutoff_ms == cutoff_ms)
+        return replace(
+            plain,
+            data_until_ms=cutoff_ms,
+            booster=model.of_bytes(stage.raw),
+            calibration=stage.calibration,
+        )
 
     def raw(self, features: Floats, p_mart: Floats) -> Floats:
         """Return raw win probabilities, shape (n,)."""
@@ -64,21 +108,28 @@ class Bundle:
             )
         p_raw = self.raw(features, p_mart)
         p = self.calibration.probability(p_raw, p_mart)
+        lo, hi = p_interval(p, n_eff=self.calibration.n_eff)
         values = self.calibration.values(p, prospect)
-        columns = (p_raw, p, values.ev_pct, values.ev_lo_pct, values.ev_r, values.ev_lo_r)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
+        told = (p_raw, p, lo, hi, values.ev_pct, values.ev_lo_pct, values.ev_r, values.ev_lo_r)
+        rows = zip(*(column.tolist() for column in told), strict=True)
+        whys = self._whys(features, p_mart, values.ev_r)
         return [
-            Score(
-                p_raw=raw,
-                p=prob,
-                ev_pct=ev,
-                ev_lo_pct=low,
-                ev_r=ev_r,
-                ev_lo_r=low_r,
-                model=self.id,
-            )
-            for raw, prob, ev, low, ev_r, low_r in rows
+            Score(**dict(zip(_TOLD, row, strict=True)), model=self.id, why=why)
+            for row, why in zip(rows, whys, strict=True)
         ]
+
+    def _whys(self, features: Floats, p_mart: Floats, ev_r: Floats) -> list[dict[str, Any]]:
+        """Return what each score rests on; where p_mart speaks, the model has no reasons."""
+        shares = np.zeros(features.shape)
+        if self.calibration is not None and self.calibration.source == "model":
+            shares = model.contributions(self.booster, features, p_mart)
+        whys = []
+        for values, log_odds, ev in zip(features, shares, ev_r.tolist(), strict=True):
+            for_it, against = strongest(feature_law.NAMES, values, log_odds)
+            why = {"for": for_it, "against": against, "data_until_ms": self.data_until_ms}
+            bands = [band for band in self.bands if band["ev_r_from"] <= ev]
+            whys.append({**why, "band": bands[-1]} if bands else why)
+        return whys
 
     def score_candidates(
         self, candidates: Sequence[Candidate], *, rates: Mapping[str, CostRates], costs_mode: str
@@ -122,9 +173,18 @@ def load_bundle(models_dir: Path, name: str, *, strategy: str) -> Bundle:
             remedy="run: python maintenance.py weekly",
         )
     try:
-        stored = json.loads(files[CALIBRATOR]) if CALIBRATOR in files else None
+        stored = json.loads(files[CALIBRATOR]) if CALIBRATOR in files else {}
         calibration = Calibration.of_json(stored) if stored else None
+        stages = tuple(
+            Stage(
+                cutoff_ms=int(stage["cutoff_ms"]),
+                raw=files[stage["file"]],
+                calibration=Calibration.of_json(stage),
+            )
+            for stage in stored.get("stages", ())
+        )
         thresholds = json.loads(files[THRESHOLDS]) if THRESHOLDS in files else {}
+        data_until_ms = int(manifest["window"]["data_until_ms"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"bundle {name}: its calibration is not readable ({error});",
@@ -134,9 +194,12 @@ def load_bundle(models_dir: Path, name: str, *, strategy: str) -> Bundle:
         id=name,
         strategy_id=strategy,
         manifest=manifest,
+        data_until_ms=data_until_ms,
         booster=model.of_bytes(files[MODEL]),
         calibration=calibration,
         thresholds=thresholds,
+        bands=tuple(stored.get("bands", ())),
+        stages=stages,
     )
 
 
@@ -164,9 +227,14 @@ def complete_bundle(
 
 
 def copy_bundle(models_dir: Path, name: str, *, to: str, facts: Mapping[str, Any]) -> None:
-    """Make a draft with the same model as another bundle, not yet calibrated or tuned."""
+    """Make a draft with the models of another bundle, not yet calibrated or tuned.
+
+    Its own model becomes one more fold: it is the one that scored what came after its data.
+    """
     have, manifest = read_folder(models_dir, name)
-    write_folder(models_dir, to, {MODEL: have[MODEL]}, {**manifest, **facts})
+    models = {file: content for file, content in have.items() if file.endswith(".ubj")}
+    models[fold_file(manifest["window"]["data_until_ms"])] = have[MODEL]
+    write_folder(models_dir, to, models, {**manifest, **facts})
 
 
 def write_exports(bundle: Bundle, *, model_path: Path, calibration_path: Path) -> None:

@@ -138,6 +138,18 @@ def _source(sample: Sample, told: Told, rows: Bools, weight: Floats) -> str:
     return "mart" if model > calibrators.brier(sample.p_mart[rows][past], won, weight) else "model"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """What was told, each fold's calibration by its cutoff, and the final one.
+
+    `final` is None where there are too few rows.
+    """
+
+    told: Told
+    stages: Mapping[int, Calibration]
+    final: Calibration | None
+
+
 def told_forward(
     sample: Sample,
     p_raw: Floats,
@@ -147,19 +159,19 @@ def told_forward(
     win_frac: float,
     n_min: int,
     prospect: Prospect,
-) -> tuple[Told, Calibration | None]:
-    """Return what walk-forward calibrators say of every scored row, and the final calibration.
+) -> Forward:
+    """Return what walk-forward calibrators say of every scored row, and the calibrations.
 
     A fold's calibration comes from rows of earlier folds that had matured by its cutoff; where
-    those are fewer than `n_min` its rows stay without a probability. None: too few for a final.
-    `p_raw` is NaN where a row was never scored.
+    those are fewer than `n_min` its rows stay without a probability. `p_raw` is NaN where a row
+    was never scored.
     """
     told = Told(
         p_raw=p_raw,
         cutoff_ms=cutoff_ms,
         **{name: np.full(len(sample), np.nan) for name in Told.__slots__[2:]},
     )
-    scored = np.isfinite(p_raw)
+    scored, stages = np.isfinite(p_raw), dict[int, Calibration]()
     usable = scored & sample.closed
     for cutoff in np.unique(cutoff_ms[scored]):
         before = usable & (cutoff_ms < cutoff) & (sample.known_ms < cutoff)
@@ -169,10 +181,11 @@ def told_forward(
             sample, told, before, method=method, win_frac=win_frac, prospect=prospect
         )
         _tell(told, scored & (cutoff_ms == cutoff), stage, sample=sample, prospect=prospect)
+        stages[int(cutoff)] = stage
     if usable.sum() < n_min:
-        return told, None
+        return Forward(told=told, stages=stages, final=None)
     final = calibrated(sample, told, usable, method=method, win_frac=win_frac, prospect=prospect)
-    return told, final
+    return Forward(told=told, stages=stages, final=final)
 
 
 def _tell(

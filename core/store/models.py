@@ -34,6 +34,30 @@ def update_bundle(db: Database, name: str, changes: Mapping[str, Any]) -> None:
     db.run(f"UPDATE bundles SET {sets} WHERE id = :id", {**values, "id": name})
 
 
+def add_metrics(db: Database, name: str, facts: Mapping[str, Any]) -> None:
+    """Add to the figures of a bundle's row."""
+    row = next(row for row in bundles(db) if row["id"] == name)
+    update_bundle(db, name, {"metrics": {**row["metrics"], **facts}})
+
+
+def insert_promotion(db: Database, bundle: str, *, strategy: str, at_ms: int, reason: str) -> None:
+    """Write down that a bundle scores what is decided after an instant."""
+    db.run(
+        "INSERT INTO promotions (at_ms, strategy_id, bundle, reason) VALUES (?, ?, ?, ?)",
+        (at_ms, strategy, bundle, reason),
+    )
+
+
+def promotions(db: Database, strategy: str) -> list[tuple[int, str]]:
+    """Return (instant, bundle) of every promotion of a strategy, in the order they were made."""
+    return [
+        (int(at_ms), str(bundle))
+        for at_ms, bundle in db.rows(
+            "SELECT at_ms, bundle FROM promotions WHERE strategy_id = ? ORDER BY id", (strategy,)
+        )
+    ]
+
+
 def bundles(
     db: Database, *, strategy: str | None = None, state: str | None = None
 ) -> list[dict[str, Any]]:

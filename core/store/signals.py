@@ -147,12 +147,15 @@ def signal_row(
         "regime": candidate.regime,
         "ml_p_raw": score.p_raw if score else None,
         "ml_p": score.p if score else None,
+        "p_lo": score.p_lo if score else None,
+        "p_hi": score.p_hi if score else None,
         "p_mart": plan.p_mart,
         "ev_pct": score.ev_pct if score else None,
         "ev_lo_pct": score.ev_lo_pct if score else None,
         "ev_r": score.ev_r if score else None,
         "ev_lo_r": score.ev_lo_r if score else None,
         "ml_model": score.model if score else None,
+        "why": json.dumps(score.why, sort_keys=True) if score else "",
         "gate": verdict.gate.value,
         "gate_reason": verdict.reason,
         "evidence": verdict.evidence.value,
@@ -179,7 +182,8 @@ def insert_signals(
 ) -> list[int]:
     """Insert candidates with their features; returns their ids, 0 for those already stored.
 
-    A full scan that meets a row of a strided one sets its `scan_stride` to 1 and nothing else.
+    A full scan that meets a row of a strided one sets its `scan_stride` to 1 and nothing else of
+    it. Features of an older version are replaced: they describe, and decided nothing anew.
     """
     if not rows:
         return []
@@ -192,22 +196,29 @@ def insert_signals(
             [(first + i, *(row[name] for name in names)) for i, row in enumerate(rows)],
         )
         fresh = {number for (number,) in db.rows("SELECT id FROM signals WHERE id >= ?", (first,))}
-        vectors = (
-            (first + i, version, np.ascontiguousarray(values, "<f8").tobytes())
-            for i, values in enumerate(features)
-            if first + i in fresh
-        )
-        db.run_many("INSERT INTO features VALUES (?, ?, ?)", vectors)
-        where = " AND ".join(f"{name} = ?" for name in IDENTITY)
+        vectors = [np.ascontiguousarray(values, "<f8").tobytes() for values in features]
         db.run_many(
-            f"UPDATE signals SET scan_stride = 1 WHERE {where} AND scan_stride <> 1",
-            [
-                tuple(row[name] for name in IDENTITY)
-                for i, row in enumerate(rows)
-                if first + i not in fresh and row["scan_stride"] == 1
-            ],
+            "INSERT INTO features VALUES (?, ?, ?)",
+            [(first + i, version, v) for i, v in enumerate(vectors) if first + i in fresh],
         )
+        known = [i for i in range(len(rows)) if first + i not in fresh]
+        _renew(db, [(rows[i], vectors[i]) for i in known], version=version)
     return [first + i if first + i in fresh else 0 for i in range(len(rows))]
+
+
+def _renew(db: Database, known: Sequence[tuple[Mapping[str, Any], bytes]], *, version: int) -> None:
+    """Bring rows that a scan met again up to date: their stride and their features' version."""
+    where = " AND ".join(f"{name} = ?" for name in IDENTITY)
+    names = [tuple(row[name] for name in IDENTITY) for row, _ in known]
+    db.run_many(
+        f"UPDATE signals SET scan_stride = 1 WHERE {where} AND scan_stride <> 1",
+        [name for name, (row, _) in zip(names, known, strict=True) if row["scan_stride"] == 1],
+    )
+    db.run_many(
+        "UPDATE features SET version = ?, vector = ? WHERE version < ? AND signal_id ="
+        f" (SELECT id FROM signals WHERE {where})",
+        [(version, v, version, *name) for name, (_, v) in zip(names, known, strict=True)],
+    )
 
 
 def update_signal(db: Database, number: int, changes: Mapping[str, Any]) -> None:
