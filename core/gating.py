@@ -25,8 +25,8 @@ class Payoff:
     """What wins and losses really paid, in R, shrunk towards a prior; see `fit_payoff`.
 
     Gross win: `win_frac * reward + win_shift + win_slope * (reward - reward_mean)`; costs are
-    the plan's cost in R times `win_cost` or `loss_cost`. `slope`, `ev_mean_r`, `realised_mean_r`
-    and `realised_se_r` shrink the expected value towards what was realised.
+    the plan's cost in R times `win_cost` or `loss_cost`. `slope`, `told_mean_r`, `gross_mean_r`
+    and `mean_se_r` shrink the expected gross result towards what was realised; see `shrunk`.
     """
 
     win_frac: float
@@ -38,9 +38,9 @@ class Payoff:
     win_cost: float
     loss_cost: float
     slope: float = _PRIOR_SLOPE
-    ev_mean_r: float = 0.0
-    realised_mean_r: float = 0.0
-    realised_se_r: float = 0.0
+    told_mean_r: float = 0.0
+    gross_mean_r: float = 0.0
+    mean_se_r: float = 0.0
 
     def gross_win_r(self, reward_r: Floats) -> Floats:
         """Return the mean gross win for a reward in R; no line is followed beyond 2 sd."""
@@ -105,27 +105,29 @@ def _cost_share(paid: Floats, cost_r: Floats, weight: Floats) -> float:
 def shrunk(
     payoff: Payoff,
     *,
-    ev_r: Floats,
-    r: Floats,
+    value_r: Floats,
+    gross_r: Floats,
     weight: Floats,
     told: Floats,
-    told_r: Floats,
+    told_gross_r: Floats,
     told_weight: Floats,
 ) -> Payoff:
-    """Return the payoff with the out-of-fold slope of realised on expected value in it.
+    """Return the payoff with the out-of-fold slope of realised on expected gross results in it.
 
-    `ev_r` is this payoff's value for closed trades that realised `r`: it sets the centre. `told`
-    are values said before their trades were known: they set the slope, clipped to [0, 1] and
-    worth 100 trades at one half before any are seen.
+    `value_r` is this payoff's gross value of closed trades that realised `gross_r`: it sets the
+    centre. `told` are gross values said before their trades were known: they set the slope,
+    clipped to [0, 1] and worth 100 trades at one half before any are seen.
     """
-    slope = _ridge_slope(told, told_r, told_weight, prior=_PRIOR_SLOPE, n_prior=_PRIOR_EV_TRADES)
-    mean, sd = _moments(r, weight)
+    slope = _ridge_slope(
+        told, told_gross_r, told_weight, prior=_PRIOR_SLOPE, n_prior=_PRIOR_EV_TRADES
+    )
+    mean, sd = _moments(gross_r, weight)
     return replace(
         payoff,
         slope=float(np.clip(slope, 0.0, 1.0)),
-        ev_mean_r=_moments(ev_r, weight)[0],
-        realised_mean_r=mean,
-        realised_se_r=sd / float(np.sqrt(max(weight.sum(), 1.0))),
+        told_mean_r=_moments(value_r, weight)[0],
+        gross_mean_r=mean,
+        mean_se_r=sd / float(np.sqrt(max(weight.sum(), 1.0))),
     )
 
 
@@ -196,12 +198,16 @@ def extra_costs_r(entry: float, stop: float, rates: CostRates, *, mode: str) -> 
     return (0.0, -dearer_frac * stop / risk) if mode == "maker" else (0.0, 0.0)
 
 
-def plain_value_r(p: Floats, prospect: Prospect, payoff: Payoff) -> Floats:
-    """Return p * win - (1 - p) * loss in R, net, before any shrinkage."""
-    win = payoff.gross_win_r(prospect.reward_r)
-    win = win - payoff.win_cost * prospect.cost_r - prospect.extra_win_r
-    loss = payoff.loss_r + payoff.loss_cost * prospect.cost_r + prospect.extra_loss_r
-    return np.asarray(p * win - (1 - p) * loss)
+def gross_value_r(p: Floats, prospect: Prospect, payoff: Payoff) -> Floats:
+    """Return p * win - (1 - p) * loss in R, before costs and before any shrinkage."""
+    return np.asarray(p * payoff.gross_win_r(prospect.reward_r) - (1 - p) * payoff.loss_r)
+
+
+def expected_costs_r(p: Floats, prospect: Prospect, payoff: Payoff) -> Floats:
+    """Return the costs in R that a win with chance p, and a loss otherwise, will bring."""
+    of_win = payoff.win_cost * prospect.cost_r + prospect.extra_win_r
+    of_loss = payoff.loss_cost * prospect.cost_r + prospect.extra_loss_r
+    return np.asarray(p * of_win + (1 - p) * of_loss)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,15 +223,20 @@ class Values:
 def expected_value(p: Floats, p_lo: Floats, *, prospect: Prospect, payoff: Payoff) -> Values:
     """Return what calibrated probabilities are worth, net of costs and shrunk.
 
-    Deviations from the mean count by the out-of-fold slope, and the mean is the realised one;
-    the low side takes `p_lo` and the realised mean less 0.84 standard errors.
+    Gross deviations from the mean count by the out-of-fold slope, and the mean is the realised
+    one. Costs are known and not shrunk. The low side takes `p_lo` and the realised mean less 0.84
+    standard errors.
     """
-    mid = plain_value_r(p, prospect, payoff) - payoff.ev_mean_r
-    low = plain_value_r(p_lo, prospect, payoff) - payoff.ev_mean_r
-    ev_r = payoff.realised_mean_r + payoff.slope * mid
-    ev_lo_r = payoff.realised_mean_r - Z_LOW * payoff.realised_se_r + payoff.slope * low
+    ev_r = _shrunk_value_r(p, prospect, payoff)
+    ev_lo_r = _shrunk_value_r(p_lo, prospect, payoff) - Z_LOW * payoff.mean_se_r
     to_pct = 100 * prospect.risk_frac
     return Values(ev_r=ev_r, ev_lo_r=ev_lo_r, ev_pct=ev_r * to_pct, ev_lo_pct=ev_lo_r * to_pct)
+
+
+def _shrunk_value_r(p: Floats, prospect: Prospect, payoff: Payoff) -> Floats:
+    away = gross_value_r(p, prospect, payoff) - payoff.told_mean_r
+    gross = payoff.gross_mean_r + payoff.slope * away
+    return np.asarray(gross - expected_costs_r(p, prospect, payoff))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,12 +84,28 @@ def test_expected_value_by_hand() -> None:
     assert values.ev_pct[0] == pytest.approx(0.30)
 
 
-def test_shrinkage_pulls_towards_what_was_realised() -> None:
-    """With slope .5, mean value 0 and realised -.04 the value .15 becomes -.04 + .075."""
-    shrunken = payoff(slope=0.5, realised_mean_r=-0.04, realised_se_r=0.01)
+def test_shrinkage_pulls_the_gross_value_towards_what_was_realised() -> None:
+    """Slope .5, mean value 0, realised .06: gross .25 becomes .06 + .125, and .1 R are paid."""
+    shrunken = payoff(slope=0.5, gross_mean_r=0.06, mean_se_r=0.01)
     values = expected_value(np.array([0.5]), np.array([0.5]), prospect=one(), payoff=shrunken)
-    assert values.ev_r[0] == pytest.approx(0.035)
-    assert values.ev_lo_r[0] == pytest.approx(0.035 - 0.8416 * 0.01, abs=1e-9)
+    assert values.ev_r[0] == pytest.approx(0.085)
+    assert values.ev_lo_r[0] == pytest.approx(0.085 - 0.8416 * 0.01, abs=1e-9)
+
+
+def test_costs_are_known_and_never_shrunk() -> None:
+    """Of two plans that differ in cost alone the dearer is worth that much less, at any slope."""
+    for slope in (0.0, 0.3, 1.0):
+        values = [
+            expected_value(
+                np.array([0.5]),
+                np.array([0.4]),
+                prospect=one(cost_r=cost_r),
+                payoff=payoff(slope=slope),
+            )
+            for cost_r in (0.02, 0.12)
+        ]
+        assert values[0].ev_r[0] - values[1].ev_r[0] == pytest.approx(0.1)
+        assert values[0].ev_lo_r[0] - values[1].ev_lo_r[0] == pytest.approx(0.1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -141,10 +157,18 @@ def test_the_slope_is_found_and_clipped() -> None:
     ev, weight = rng.normal(0, 0.3, 20_000), np.ones(20_000)
     for true, wanted in ((0.0, 0.0), (1.0, 1.0), (3.0, 1.0), (-2.0, 0.0)):
         r = true * ev + rng.normal(0, 1, 20_000)
-        found = shrunk(payoff(), ev_r=ev, r=r, weight=weight, told=ev, told_r=r, told_weight=weight)
+        found = shrunk(
+            payoff(),
+            value_r=ev,
+            gross_r=r,
+            weight=weight,
+            told=ev,
+            told_gross_r=r,
+            told_weight=weight,
+        )
         assert 0.0 <= found.slope <= 1.0
         assert found.slope == pytest.approx(wanted, abs=0.06)
-        assert found.realised_mean_r == pytest.approx(r.mean())
+        assert found.gross_mean_r == pytest.approx(r.mean())
 
 
 def tuner(value: float, bundle: str = "b1") -> dict[str, Any]:

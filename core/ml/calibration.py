@@ -15,8 +15,8 @@ from core.gating import (
     Values,
     expected_value,
     fit_payoff,
+    gross_value_r,
     p_low,
-    plain_value_r,
     shrunk,
 )
 from core.ml import calibrators
@@ -68,15 +68,15 @@ class Calibration:
 class Told:
     """What each candidate was told before its end was known, shapes (n,); NaN where nothing.
 
-    `p_model` is the calibrated model's probability, `p` the one used, `plain_r` the value before
-    shrinkage. `cutoff_ms` is the fold's.
+    `p_model` is the calibrated model's probability, `p` the one used, `value_r` the value
+    before costs and shrinkage. `cutoff_ms` is the fold's.
     """
 
     p_raw: Floats
     cutoff_ms: Ints
     p_model: Floats
     p: Floats
-    plain_r: Floats
+    value_r: Floats
     ev_r: Floats
     ev_lo_r: Floats
     ev_pct: Floats
@@ -114,14 +114,14 @@ def calibrated(
         weight=weight,
         win_frac=win_frac,
     )
-    past = np.isfinite(told.plain_r[rows])
+    past = np.isfinite(told.value_r[rows])
     payoff = shrunk(
         payoff,
-        ev_r=plain_value_r(p, prospect.of(rows), payoff),
-        r=sample.r[rows],
+        value_r=gross_value_r(p, prospect.of(rows), payoff),
+        gross_r=sample.gross_r[rows],
         weight=weight,
-        told=told.plain_r[rows][past],
-        told_r=sample.r[rows][past],
+        told=told.value_r[rows][past],
+        told_gross_r=sample.gross_r[rows][past],
         told_weight=weight[past],
     )
     return Calibration(
@@ -196,6 +196,6 @@ def _tell(
     values = stage.values(p, part)
     told.p_model[rows] = stage.calibrator.predict(told.p_raw[rows])
     told.p[rows] = p
-    told.plain_r[rows] = plain_value_r(p, part, stage.payoff)
+    told.value_r[rows] = gross_value_r(p, part, stage.payoff)
     told.ev_r[rows], told.ev_lo_r[rows] = values.ev_r, values.ev_lo_r
     told.ev_pct[rows], told.ev_lo_pct[rows] = values.ev_pct, values.ev_lo_pct
