@@ -250,6 +250,24 @@ def test_a_corrupt_bundle_is_refused(
     assert "\n" not in str(caught.value)
 
 
+def test_weekly_work_mends_a_damaged_champion(tmp_path: Path) -> None:
+    """The same data give the same name: the folder is written anew and speaks again."""
+    made = world(tmp_path, n=900, skill=0.9)
+    name = learning.weekly(made.db, made.config, **made.all_places)["train"]["bundle"]
+    kept = (made.models_dir / name / "calibrator.json").read_bytes()
+    (made.models_dir / name / "calibrator.json").write_bytes(b"{}")
+    with pytest.raises(ModelError):
+        load_current(made.models_dir, strategy_id(made.config))
+    report = learning.weekly(made.db, made.config, **made.all_places)
+    assert report["train"]["is_new"]
+    assert report["tune"]["promotion"]["promoted"]
+    bundle = load_current(made.models_dir, strategy_id(made.config))
+    assert bundle is not None
+    assert (made.models_dir / name / "calibrator.json").read_bytes() == kept
+    assert [row["state"] for row in models.bundles(made.db)] == ["champion"]
+    made.db.close()
+
+
 def test_a_foreign_bundle_is_refused(
     planted: tuple[World, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +355,29 @@ def test_a_challenger_needs_candidates_unseen_by_both(tmp_path: Path) -> None:
         current = read_pointer(made.models_dir)
         assert current is not None
         assert current["bundle"] == champion
+    made.db.close()
+
+
+def test_only_the_newest_bundles_keep_their_scores_and_folders(tmp_path: Path) -> None:
+    """Of many kept out, five keep both; whoever once spoke keeps its folder, and all their row."""
+    made = world(tmp_path, n=700, skill=0.9)
+    first = learning.weekly(made.db, made.config, **made.all_places)["train"]["bundle"]
+    for week in range(1, 9):
+        places = {**made.all_places, "now_ms": made.now_ms + 7 * week * DAY_MS}
+        learning.calibrate(
+            made.db, made.config, models_dir=made.models_dir, now_ms=places["now_ms"]
+        )
+        learning.tune(made.db, made.config, **places)
+    every = models.bundles(made.db)
+    assert len(every) == 9
+    assert [row["id"] for row in every if row["state"] == "champion"] == [first]
+    scored = {name for (name,) in made.db.rows("SELECT DISTINCT bundle FROM scores")}
+    kept = {row["id"] for row in every if row["state"] == "kept_out"}
+    newest = {row["id"] for row in every[:5]}
+    assert len(kept) == 8
+    assert scored == {first, *newest}
+    folders = {path.name for path in made.models_dir.iterdir() if path.is_dir()}
+    assert folders == {first, *newest}
     made.db.close()
 
 

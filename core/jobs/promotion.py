@@ -18,7 +18,7 @@ from core.errors import ConfigError, ModelError
 from core.jobs.lift import best_share, difference, plain
 from core.jobs.training import load_sample, prospect_of
 from core.ml.bundle import Bundle, load_bundle, load_current, write_exports
-from core.ml.folder import read_pointer, write_pointer
+from core.ml.folder import read_pointer, remove_folder, write_pointer
 from core.ml.sample import Sample
 from core.store import models as store
 from core.store.db import Database
@@ -28,6 +28,7 @@ _LOG_LOSS_SLACK, _MEAN_R_SLACK = 0.002, 0.05
 _BRIER_SLACK = 0.003
 _SHARE = 0.3
 _SEED = 13
+_KEPT = 5  # bundles beside the champion whose scores, and folders, are kept
 _EDGE = 1e-4
 
 
@@ -50,13 +51,16 @@ def decide(
     failed = _own_checks(sample, told)
     champion, note = _champion(models_dir, config)
     figures: dict[str, Any] = {}
-    if not failed and champion is not None:
+    if not failed and champion is not None and champion.id != draft.id:
         figures, failed = _duel(db, config, draft, champion, sample=sample)
     if failed:
         with db.write():
             store.update_bundle(db, bundle, {"state": "kept_out", "reason": failed})
+        _tidy(db, models_dir, strategy=strategy_id(config))
         return {"promoted": False, "reason": failed, "note": note, **figures}
     reason = "better than or equal to the champion" if champion else "no champion yet"
+    if champion is not None and champion.id == draft.id:
+        reason = "the champion, made anew"
     done = promote(
         db,
         config,
@@ -66,7 +70,21 @@ def decide(
         now_ms=now_ms,
         reason=reason,
     )
+    _tidy(db, models_dir, strategy=strategy_id(config))
     return {"promoted": True, "reason": reason, "note": note, **figures, **done}
+
+
+def _tidy(db: Database, models_dir: Path, *, strategy: str) -> None:
+    """Drop the scores of all but the newest few bundles, and the folders of those never promoted.
+
+    The rows of the table stay, and so do folders that once spoke: the past is scored by them.
+    """
+    others = [row for row in store.bundles(db, strategy=strategy) if row["state"] != "champion"]
+    for row in others[_KEPT:]:
+        with db.write():
+            store.replace_scores(db, str(row["id"]), [])
+        if row["state"] == "kept_out":
+            remove_folder(models_dir, str(row["id"]))
 
 
 def _champion(models_dir: Path, config: Config) -> tuple[Bundle | None, str]:

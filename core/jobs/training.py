@@ -16,11 +16,11 @@ from core import features as feature_law
 from core.config import Config, strategy_id
 from core.costs import cost_rates
 from core.domain import Bools, Floats, Ints, Progress
-from core.errors import NotEnoughData
+from core.errors import ModelError, NotEnoughData
 from core.gating import Prospect, extra_costs_r
 from core.jobs.lift import plain
 from core.ml import model
-from core.ml.bundle import MODEL, fold_file
+from core.ml.bundle import MODEL, fold_file, load_bundle
 from core.ml.calibration import Told
 from core.ml.calibrators import log_loss
 from core.ml.folder import as_json, write_folder
@@ -104,7 +104,7 @@ def train(
     manifest = plain(_manifest(sample, folds, forward, strategy=strategy_id(config), seed=seed))
     name = bundle_name(now_ms, raw, as_json(manifest))
     known = [row for row in store.bundles(db) if row["id"] == name]
-    known = known if (models_dir / name).exists() else []
+    known = known if _is_whole(models_dir, name, strategy_id(config)) else []
     state = known[0]["state"] if known else "draft"
     if not known:
         _store_draft(db, models_dir, name, raw, manifest, sample, forward, now_ms=now_ms)
@@ -121,6 +121,15 @@ def train(
         "log_loss": manifest["metrics"]["log_loss"],
         "log_loss_mart": manifest["metrics"]["log_loss_mart"],
     }
+
+
+def _is_whole(models_dir: Path, name: str, strategy: str) -> bool:
+    """Say whether a bundle is there and can be read; a damaged one is made anew."""
+    try:
+        load_bundle(models_dir, name, strategy=strategy)
+    except ModelError:
+        return False
+    return True
 
 
 def n_min_of(config: Config) -> int:

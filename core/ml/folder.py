@@ -55,6 +55,17 @@ def write_folder(
         raise
 
 
+def remove_folder(models_dir: Path, name: str) -> None:
+    """Remove a bundle; a reader sees the whole folder or none."""
+    target = models_dir / name
+    if not _NAME.fullmatch(name) or not target.exists():
+        return
+    aside = models_dir / f".{name}.tmp-removed"
+    shutil.rmtree(aside, ignore_errors=True)
+    target.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def read_folder(models_dir: Path, name: str) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return a bundle's files and manifest. Raises ModelError unless every digest fits."""
     if not _NAME.fullmatch(name):
