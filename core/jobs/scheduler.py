@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from core.app import App, wall_ms
-from core.cadence import DIGEST, PIPELINE, STATS, WEEKLY, next_due
+from core.cadence import DIGEST, MONITOR, PIPELINE, STATS, WEEKLY, next_due
 from core.errors import TraderError
 from core.jobs import maintain, promotion, sync
 from core.jobs.run import deliver_waiting, look, run_weekly_step
@@ -139,7 +139,8 @@ def _weekly_due(app: App, beside: _Beside, name: str) -> None:
         _, clock = app.market()
         now_ms, db = clock.now_ms(), beside.app.db
         known = operation.marks(db)
-        others = {job: now_ms for job in (*PIPELINE, *WEEKLY, STATS, DIGEST) if job != name}
+        every = (*PIPELINE, *WEEKLY, STATS, DIGEST, MONITOR)
+        others = {job: now_ms for job in every if job != name}
         due = next_due(now_ms, {**known, **others}, app.config)
         if due is None or name not in known:
             return
