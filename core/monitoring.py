@@ -46,7 +46,7 @@ class Bets:
 class EProcess:
     """The evidence against the promise as it grew: e after each settlement, shapes (n,).
 
-    `e` counts every open bet as lost. `rejected_ms` is when it first reached 1 / alpha.
+    `e` counts every open bet as lost. `rejected_ms` is when it reached 1 / alpha: the last one.
     """
 
     at_ms: Ints
@@ -94,32 +94,43 @@ def evidence_against(bets: Bets, *, until_ms: int, alpha: float = ALPHA) -> EPro
     bounded means); Shin, Ramdas & Rinaldo, E-detectors, arXiv 2203.03532 (starting again, so that
     earlier good luck does not hide a fall). See docs/decisions/monitoring.md.
     """
-    game = _Game(bets)
+    game = _Game(bets, goal=1 / alpha)
     for i in np.flatnonzero(bets.decided_ms < until_ms).tolist():
         game.settle(before_ms=int(bets.decided_ms[i]))
         game.stake(i)
     game.settle(before_ms=until_ms + 1)
-    at_ms, e = np.array(game.at_ms, np.int64), np.array(game.e, np.float64)
-    over = np.flatnonzero(e >= 1 / alpha)
-    return EProcess(at_ms=at_ms, e=e, rejected_ms=int(at_ms[over[0]]) if len(over) else None)
+    return EProcess(
+        at_ms=np.array(game.at_ms, np.int64),
+        e=np.array(game.e, np.float64),
+        rejected_ms=game.at_ms[-1] if game.is_over else None,
+    )
 
 
 class _Game:
-    """The gambler's accounts, one for each size of stake, the reserve, and what is at stake."""
+    """The gambler's accounts, one for each size of stake, the reserve, and what is at stake.
 
-    def __init__(self, bets: Bets) -> None:
+    At the goal the gambler goes home: nothing is settled any more.
+    """
+
+    def __init__(self, bets: Bets, *, goal: float) -> None:
         payoff = 1 + np.maximum((bets.promise_r - bets.r) / bets.best_r, -1.0)
         self._payoff: list[float] = np.where(np.isfinite(bets.r), payoff, 1.0).tolist()
         self._settled_ms: list[int] = bets.settled_ms.tolist()
         self._reserve = 1 - _FIRST_SHARE
         self._free = [_FIRST_SHARE / len(_STAKES)] * len(_STAKES)
         self._open: list[tuple[int, int, list[float]]] = []
+        self._goal = goal
         self.at_ms: list[int] = []
         self.e: list[float] = []
 
+    @property
+    def is_over(self) -> bool:
+        """Say whether the goal was reached."""
+        return bool(self.e) and self.e[-1] >= self._goal
+
     def settle(self, *, before_ms: int) -> None:
         """Pay out the bets whose ends were known before an instant, in the order of their ends."""
-        while self._open and self._open[0][0] < before_ms:
+        while self._open and self._open[0][0] < before_ms and not self.is_over:
             at_ms, i, stakes = heappop(self._open)
             back = self._payoff[i]
             self._free = [

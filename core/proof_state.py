@@ -84,17 +84,15 @@ def _proven(cells: Mapping[str, Any], proven: Sequence[str], *, root: str, windo
     return f"{where}{mean}{low}, n_eff {found['n_eff']:.0f}, last {window_days} days{more}"
 
 
-def degraded_reason(
-    *, e_peak: float, alpha: float, n: int, r: float | None, promise_r: float | None
-) -> str:
+def degraded_reason(*, e_peak: float, alpha: float, n: int, r: float, promise_r: float) -> str:
     """Return why a certificate is withdrawn, in one sentence with its figures.
 
     `r` and `promise_r` are means over the `n` closed trades that passed.
     """
-    seen = "" if r is None else f"net {r:+.2f} R"
-    told = "" if promise_r is None else f", promised at least {promise_r:+.2f}"
-    odds = f"evidence {e_peak:.0f} to 1 against the promise, {1 / alpha:.0f} is enough"
-    return f"{seen}{told}, n {n}; {odds}".lstrip(", ")
+    return (
+        f"net {r:+.2f} R, promised at least {promise_r:+.2f}, n {n}; evidence {e_peak:.0f} to 1"
+        f" against the promise, {1 / alpha:.0f} is enough"
+    )
 
 
 def state_message(row: StateRow, *, zone: tzinfo, banner: str = "") -> str:

@@ -25,6 +25,7 @@ from core.monitoring import (
 from core.timeframe import DAY_MS, HOUR_MS
 
 FAR_MS = NEVER_MS - 2
+ENDLESS = 1e-12  # an alpha that no stream here reaches
 PROMISE_R, KEPT, FALLEN = 0.2, 0.60, 0.45  # at 1:1 a win-rate of 60 % earns 0.2 R
 N_LIFE, N_CATCH = 600, 150
 Stream = Callable[[np.random.Generator, Floats], Bets]
@@ -50,9 +51,9 @@ def in_turn(r: list[float] | Floats, *, promise_r: float = PROMISE_R) -> Bets:
     return bets(r, decided_ms=hours, settled_ms=hours + 1, promise_r=promise_r)
 
 
-def evidence(found: Bets, until_ms: int = FAR_MS) -> EProcess:
+def evidence(found: Bets, until_ms: int = FAR_MS, alpha: float = ALPHA) -> EProcess:
     """The evidence when all is settled, unless an earlier instant is given."""
-    return evidence_against(found, until_ms=until_ms)
+    return evidence_against(found, until_ms=until_ms, alpha=alpha)
 
 
 def test_the_first_bets_are_as_worked_by_hand() -> None:
@@ -113,12 +114,12 @@ def test_more_than_promised_can_only_help_the_champion() -> None:
     rng = np.random.default_rng(2)
     for _ in range(100):
         made = overlapping(rng, np.full(40, 0.5))
-        e, i = evidence(made).last, rng.integers(40)
+        e, i = evidence(made, alpha=ENDLESS).last, rng.integers(40)
         better, humbler = made.r.copy(), made.promise_r.copy()
         better[i] += rng.uniform(0, 2)
         humbler[i] -= rng.uniform(0, 0.2)
-        assert evidence(replace(made, r=better)).last <= e + 1e-12
-        assert evidence(replace(made, promise_r=humbler)).last <= e + 1e-12
+        for other in (replace(made, r=better), replace(made, promise_r=humbler)):
+            assert evidence(other, alpha=ENDLESS).last <= e + 1e-12
 
 
 def test_nothing_later_changes_what_was_known() -> None:
@@ -128,7 +129,7 @@ def test_nothing_later_changes_what_was_known() -> None:
     """
     rng = np.random.default_rng(3)
     made = overlapping(rng, np.full(120, 0.5))
-    whole = evidence(made)
+    whole = evidence(made, alpha=ENDLESS)
     assert whole.n == 120
     for _ in range(60):
         now_ms = int(rng.integers(1, made.settled_ms.max()))
@@ -142,7 +143,7 @@ def test_nothing_later_changes_what_was_known() -> None:
             settled_ms=np.where(open_now, NEVER_MS, made.settled_ms[there]),
         )
         want = whole.e[whole.at_ms <= now_ms]
-        for found in (evidence(then, now_ms), evidence(made, now_ms)):
+        for found in (evidence(then, now_ms, ENDLESS), evidence(made, now_ms, ENDLESS)):
             assert found.e.tolist() == want.tolist()
             assert found.at_ms.tolist() == whole.at_ms[: len(want)].tolist()
 
@@ -171,14 +172,17 @@ def test_a_promise_is_the_low_end_and_never_a_loss() -> None:
 
 
 def test_the_rejection_is_the_first_instant_at_the_limit_and_final() -> None:
-    """Losses without end reach 20 once; what comes after does not take it back."""
-    lost = evidence(in_turn(np.full(40, -1.0)))
-    first = int(np.argmax(lost.e >= 1 / ALPHA))
-    assert 10 < first < 39
-    assert lost.rejected_ms == lost.at_ms[first]
-    saved = evidence(in_turn(np.concatenate((np.full(first + 1, -1.0), np.ones(300)))))
-    assert saved.rejected_ms == lost.rejected_ms
-    assert saved.last < 1 < 1 / ALPHA <= saved.peak
+    """Losses without end reach 20 once, where the longer path does; nothing after counts."""
+    lost, longer = np.full(40, -1.0), evidence(in_turn(np.full(40, -1.0)), alpha=ENDLESS)
+    first = int(np.argmax(longer.e >= 1 / ALPHA))
+    assert 5 < first < 39
+    found = evidence(in_turn(lost))
+    assert found.e.tolist() == longer.e[: first + 1].tolist()
+    assert found.rejected_ms == longer.at_ms[first]
+    assert found.last == found.peak >= 1 / ALPHA
+    saved = evidence(in_turn(np.concatenate((lost[: first + 1], np.ones(300)))))
+    assert saved.e.tolist() == found.e.tolist()
+    assert longer.rejected_ms is None
     assert evidence(in_turn(np.ones(300))).rejected_ms is None
     assert evidence(in_turn([])).last == 1.0
 

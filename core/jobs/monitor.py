@@ -23,7 +23,7 @@ from core.proof_state import (
     state_after_promotion,
     state_message,
 )
-from core.proof_time import proof_time, sentence
+from core.proof_time import ProofTime, proof_time, sentence
 from core.splits import matures_ms
 from core.store import operation
 from core.store import states as store
@@ -36,7 +36,7 @@ _Rows = Sequence[Mapping[str, Any]]
 
 
 def monitor(app: App, *, now_ms: int) -> int:
-    """Look at the champion's record as of an instant; returns how many of its trades had ended.
+    """Look at the champion's record as of an instant; returns how many trades it passed had closed.
 
     Stores the newest figures, and withdraws the certificate, telling so, where the evidence
     against its promise has become too strong. A repeat for the same instant changes nothing.
@@ -45,8 +45,14 @@ def monitor(app: App, *, now_ms: int) -> int:
     if speaking is None:
         return 0
     bundle, since_ms = speaking
-    start_ms = min(since_ms, now_ms - _PACE_DAYS * DAY_MS)
-    rows = store.scored_rows(app.db, app.strategy, since_ms=start_ms, until_ms=now_ms)
+    rows = store.judged_rows(
+        app.db,
+        app.strategy,
+        bundle=bundle,
+        since_ms=since_ms,
+        passed_since_ms=now_ms - _PACE_DAYS * DAY_MS,
+        until_ms=now_ms,
+    )
     own = [row for row in rows if row["ml_model"] == bundle and row["decided_ms"] > since_ms]
     bets = bets_of(_passed(own))
     found = monitoring.evidence_against(bets, until_ms=now_ms)
@@ -56,7 +62,7 @@ def monitor(app: App, *, now_ms: int) -> int:
         store.replace_figures(app.db, app.strategy, bundle=bundle, at_ms=now_ms, figures=figures)
         if found.rejected_ms is not None:
             _withdraw(app, bundle, found, figures, now_ms=now_ms)
-    return found.n
+    return int(figures["evidence"]["n"])
 
 
 def bets_of(passed: _Rows) -> Bets:
@@ -88,10 +94,9 @@ def _figures(
     The record of the champion is its own; the pace is that of all champions of the last year.
     """
     hold_bars = config.execution.max_hold_candles
-    ripe = _ripe(own, hold_bars=hold_bars, now_ms=now_ms)
-    recent = [row for row in rows if row["decided_ms"] > now_ms - _PACE_DAYS * DAY_MS]
-    passed = _scored(_passed(_ripe(recent, hold_bars=hold_bars, now_ms=now_ms)))
-    time = proof_time(passed.r, passed.decided_ms, passed.closed_ms, passed.symbol, until_ms=now_ms)
+    ripe = _ripe(own, _known_ms(own, hold_bars=hold_bars), now_ms=now_ms)
+    recent = _passed([row for row in rows if row["decided_ms"] > now_ms - _PACE_DAYS * DAY_MS])
+    time = _pace(recent, _known_ms(recent, hold_bars=hold_bars), now_ms=now_ms)
     return dict(
         plain(
             {
@@ -102,6 +107,19 @@ def _figures(
                 "time_to_proof_sentence": sentence(time),
             }
         )
+    )
+
+
+def _pace(passed: _Rows, known_ms: Ints, *, now_ms: int) -> ProofTime | None:
+    """The time to proof from the weeks of which every trade has matured, whatever its timeframe."""
+    longest_ms = int((known_ms - _instants(passed, "decided_ms")).max()) if passed else 0
+    closed = _scored(_ripe(passed, known_ms, now_ms=now_ms))
+    return proof_time(
+        closed.r,
+        closed.decided_ms,
+        closed.closed_ms,
+        closed.symbol,
+        until_ms=now_ms - longest_ms,
     )
 
 
@@ -123,10 +141,13 @@ def _passed(rows: _Rows) -> _Rows:
     return [row for row in rows if row["gate"] == Gate.PASS]
 
 
-def _ripe(rows: _Rows, *, hold_bars: int, now_ms: int) -> _Rows:
-    """The closed trades among those whose end is known whatever it was: no more stops than due."""
+def _known_ms(rows: _Rows, *, hold_bars: int) -> Ints:
     hold_ms = np.array([hold_bars * tf_ms(row["timeframe"]) for row in rows], np.int64)
-    known_ms = matures_ms(_instants(rows, "valid_until_ms"), hold_ms)
+    return matures_ms(_instants(rows, "valid_until_ms"), hold_ms)
+
+
+def _ripe(rows: _Rows, known_ms: Ints, *, now_ms: int) -> _Rows:
+    """The closed trades among those whose end is known whatever it was: no more stops than due."""
     ripe = zip(rows, (known_ms < now_ms).tolist(), strict=True)
     return [row for row, is_ripe in ripe if is_ripe and row["r"] is not None]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from core.domain import CLOSED, FOLLOWED
+from core.domain import CLOSED, FOLLOWED, Gate
 from core.proof_state import Proof, StateRow
 from core.store.db import Database
 
@@ -65,13 +65,20 @@ def champion_at(db: Database, strategy: str, *, now_ms: int) -> tuple[str, int] 
     return str(bundle), int(since_ms)
 
 
-def scored_rows(
-    db: Database, strategy: str, *, since_ms: int, until_ms: int
+def judged_rows(
+    db: Database,
+    strategy: str,
+    *,
+    bundle: str,
+    since_ms: int,
+    passed_since_ms: int,
+    until_ms: int,
 ) -> list[dict[str, Any]]:
-    """Return the fully scanned candidates scored at their decision in (since, until).
+    """Return the fully scanned candidates whose score was said at their decision.
 
-    In an order that does not depend on when they were stored; with what is known by `until_ms`:
-    later ends are blank.
+    All that `bundle` scored after `since_ms`, and what any bundle passed after `passed_since_ms`;
+    decided before `until_ms`, with what was known by then: later ends are blank. Their order does
+    not depend on when they were stored.
     """
     known = ", ".join(f"'{status}'" for status in CLOSED)
     waiting = ", ".join(f"'{status}'" for status in FOLLOWED)
@@ -82,9 +89,17 @@ def scored_rows(
         f" CASE WHEN {ended} THEN closed_ts_ms END AS ended_ms,"
         f" CASE WHEN {ended} AND status IN ({known}) THEN r_multiple END AS r"
         " FROM signals WHERE strategy_id = :strategy AND scan_stride = 1 AND ml_p IS NOT NULL"
-        " AND decided_ms > :since AND decided_ms < :until"
+        " AND decided_ms > min(:since, :passed_since) AND decided_ms < :until"
+        " AND (ml_model = :bundle AND decided_ms > :since"
+        f" OR gate = '{Gate.PASS}' AND decided_ms > :passed_since)"
         " ORDER BY decided_ms, exchange, symbol, timeframe, setup, direction, p0_ms, p1_ms",
-        {"strategy": strategy, "since": since_ms, "until": until_ms},
+        {
+            "strategy": strategy,
+            "bundle": bundle,
+            "since": since_ms,
+            "passed_since": passed_since_ms,
+            "until": until_ms,
+        },
     )
 
 
