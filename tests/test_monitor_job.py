@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from core.app import App
+from core.cadence import DIGEST, PIPELINE, STATS
 from core.jobs import monitor
+from core.jobs.run import run_due
 from core.proof_state import Proof, StateRow
+from core.store import operation
 from core.store import states as store
 from core.store.db import Database
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
-from tests.engine_world import opened, table, write_config
-from tests.tiny_database import T0, add, won
+from tests.engine_world import fake_engine, opened, table, write_config
+from tests.tiny_database import T0, add, flat_bars, won
 
 CHAMPION, OTHER = "champion-1", "other-2"
 PROMOTED_MS = T0 - HOUR_MS
@@ -194,6 +197,35 @@ def test_degraded_ends_with_another_bundle_and_comes_back_with_the_refuted_one(a
     want = ["CERTIFIED", "DEGRADED", "CERTIFIED", "DEGRADED"]
     assert [state for _, state in states(app)] == want
     assert [line.split("<b>")[1] for line in told(app.db)] == [f"{s}</b>" for s in want]
+
+
+def test_a_belated_look_leaves_the_successor_alone(app: App) -> None:
+    """Another bundle spoke before the look at an earlier day was done: its state stands."""
+    traded(app, share_won=0.0)
+    with app.db.write():
+        promote(app, OTHER, at(N_DAYS) + MINUTE_MS)
+    assert looked(app, N_DAYS) > 0
+    assert states(app) == [(CHAMPION, "CERTIFIED"), (OTHER, "CERTIFIED")]
+
+
+def test_the_scheduler_looks_at_five_past_midnight(tmp_path: Path) -> None:
+    """Days passed by are looked at one by one: the withdrawal stands at the day it was due."""
+    bars = flat_bars(T0, 60, MINUTE_MS, "1m")
+    app, _, clock = fake_engine(tmp_path, {"A/USDT": bars}, notify={"console": True})
+    with app.db.write():
+        promote(app, CHAMPION, PROMOTED_MS)
+        for job in (*PIPELINE, STATS, DIGEST):  # far ahead: only the looks are due here
+            operation.move_mark(app.db, job, done_ms=at(N_DAYS))
+    traded(app, share_won=0.2)
+    for now_ms in (T0, at(N_DAYS) - 1, at(N_DAYS)):
+        clock.at_ms = now_ms
+        run_due(app)
+    runs = app.db.rows("SELECT due_ms, outcome FROM job_runs WHERE job = 'monitor' ORDER BY id")
+    assert runs == [(at(day), "ok") for day in range(N_DAYS + 1)]
+    assert [state for _, state in states(app)] == ["CERTIFIED", "DEGRADED"]
+    assert store.states_of(app.db, app.strategy)[1].at_ms < at(N_DAYS // 2)
+    app.lock_file.release()
+    app.db.close()
 
 
 def test_an_uncertified_champion_is_watched_and_has_nothing_to_withdraw(app: App) -> None:
