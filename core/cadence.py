@@ -14,7 +14,9 @@ PIPELINE = ("incremental_sync", "resample", "scan_signals", "execute_signals")
 WEEKLY = ("auto_train", "auto_calibrate", "auto_tune")
 DIGEST = "daily_digest"
 STATS = "market_stats"
+MONITOR = "monitor"
 _STATS_MINUTES = (*range(11), 15, 30, 45)  # quarters, and while a settlement may be published late
+_MONITOR_MS = 5 * MINUTE_MS  # after midnight UTC: what the day's last minutes ended is stored
 _MONDAY_MS = 4 * DAY_MS  # 1970-01-05, the first Monday of the epoch
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -68,20 +70,29 @@ def next_stats_ms(after_ms: int) -> int:
     return hour + min(later, default=HOUR_MS)
 
 
+def next_monitor_ms(after_ms: int) -> int:
+    """Return the next instant at which the champion's record is looked at: 00:05 UTC of each day.
+
+    >>> [next_monitor_ms(minute * MINUTE_MS) // MINUTE_MS for minute in (4, 5, 1445)]
+    [5, 1445, 2885]
+    """
+    return floor_ms(after_ms - _MONITOR_MS, DAY_MS) + DAY_MS + _MONITOR_MS
+
+
 def first_marks(now_ms: int, marks: Mapping[str, int]) -> dict[str, int]:
     """Return the marks that a first start sets: nothing that lies before it is due."""
     minute = floor_ms(now_ms, MINUTE_MS)
     wanted = dict.fromkeys((*PIPELINE, STATS), minute - MINUTE_MS)
-    wanted.update(dict.fromkeys((*WEEKLY, DIGEST), now_ms))
+    wanted.update(dict.fromkeys((*WEEKLY, DIGEST, MONITOR), now_ms))
     return {job: mark for job, mark in wanted.items() if job not in marks}
 
 
 def next_due(now_ms: int, marks: Mapping[str, int], config: Config) -> Due | None:
     """Return the earliest work that is due by now and not done, or None.
 
-    Minutes of the pipeline come one by one, in the order of the stages; weekly work that was
-    missed several times is due once, for its newest instant. Work for the same instant: the
-    pipeline first.
+    Minutes of the pipeline come one by one, in the order of the stages, and so do the days of the
+    monitor; weekly work that was missed several times is due once, for its newest instant. Work
+    for the same instant: the pipeline first.
     """
     minute = floor_ms(now_ms, MINUTE_MS)
     stages = [(marks.get(job, minute - MINUTE_MS) + MINUTE_MS, i) for i, job in enumerate(PIPELINE)]
@@ -90,6 +101,9 @@ def next_due(now_ms: int, marks: Mapping[str, int], config: Config) -> Due | Non
     stats = next_stats_ms(marks.get(STATS, minute))
     if stats <= minute:
         candidates.append((stats, len(PIPELINE), STATS))
+    monitored = next_monitor_ms(marks.get(MONITOR, minute))
+    if monitored <= minute:
+        candidates.append((monitored, len(PIPELINE) + 1, MONITOR))
     for job, weekly in _weekly(config).items():
         instant = last_weekly_ms(weekly, now_ms)
         if weekly.enabled and instant > marks.get(job, now_ms):

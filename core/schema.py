@@ -230,6 +230,14 @@ CREATE TABLE IF NOT EXISTS states (           -- how far the champion is proven,
 );
 """
 
+_MONITOR = """
+CREATE TABLE IF NOT EXISTS monitor_figures (  -- the newest look at the champion's record
+  strategy_id TEXT PRIMARY KEY, bundle TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,                     -- market time; it knows what had ended by then
+  figures TEXT NOT NULL                       -- JSON, see jobs/monitor.py
+) WITHOUT ROWID;
+"""
+
 
 class Column(NamedTuple):
     """A column that a later schema added to a table."""
@@ -276,6 +284,7 @@ MIGRATIONS: tuple[Step, ...] = (
             Column("signals", "why", "TEXT NOT NULL DEFAULT ''"),
         ),
     ),
+    Step(_MONITOR),
 )
 VERSION = len(MIGRATIONS)
 

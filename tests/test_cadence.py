@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from core.cadence import (
     DIGEST,
+    MONITOR,
     PIPELINE,
     STATS,
     WEEKLY,
@@ -80,7 +81,7 @@ def test_a_first_start_owes_nothing_but_the_minute_that_just_closed() -> None:
     marks: dict[str, int] = {}
     done = run([now_ms], marks, Config())
     assert done == [Due(utc_ms("2024-05-01T12:34"), job) for job in PIPELINE]
-    assert set(marks) == {*PIPELINE, *WEEKLY, STATS, DIGEST}
+    assert set(marks) == {*PIPELINE, *WEEKLY, STATS, DIGEST, MONITOR}
     assert first_marks(now_ms + DAY_MS, marks) == {}
 
 
@@ -88,7 +89,7 @@ def test_a_job_that_is_new_owes_nothing_of_the_past() -> None:
     """Marks of other jobs stay; the new one starts now."""
     marks = dict.fromkeys(PIPELINE, utc_ms("2024-05-01T12:00"))
     added = first_marks(utc_ms("2024-05-10T00:00"), marks)
-    assert set(added) == {*WEEKLY, STATS, DIGEST}
+    assert set(added) == {*WEEKLY, STATS, DIGEST, MONITOR}
     assert all(utc_ms("2024-05-10T00:00") - ms <= MINUTE_MS for ms in added.values())
 
 
@@ -168,7 +169,7 @@ def test_a_stop_after_any_piece_loses_and_repeats_nothing(
 @given(
     now=st.integers(SUNDAY_MS, SUNDAY_MS + WEEK_MS),
     back=st.dictionaries(
-        st.sampled_from((*PIPELINE, *WEEKLY, DIGEST)), st.integers(0, 3 * WEEK_MS)
+        st.sampled_from((*PIPELINE, *WEEKLY, DIGEST, MONITOR)), st.integers(0, 3 * WEEK_MS)
     ),
 )
 def test_equal_arguments_give_equal_answers_and_are_left_alone(
@@ -332,6 +333,35 @@ def test_funding_is_looked_at_while_a_settlement_may_be_late_else_by_the_quarter
     minutes = range(first, last + 1, MINUTE_MS)
     wanted = {*range(11), 15, 30, 45}
     assert done == [m for m in minutes if m % HOUR_MS // MINUTE_MS in wanted]
+
+
+@few
+@given(
+    start=st.integers(SUNDAY_MS, SUNDAY_MS + WEEK_MS),
+    days=st.integers(0, 9),
+    ticks=st.integers(1, 4),
+)
+def test_the_champion_is_looked_at_on_every_day_also_on_those_missed(
+    start: int, days: int, ticks: int
+) -> None:
+    """At 00:05 UTC, each day once and in order, after the minute's pipeline: as if never away."""
+    looks = [start + days * DAY_MS * i // ticks for i in range(ticks + 1)]
+    marks = first_marks(start, {}) | dict.fromkeys((*PIPELINE, STATS), looks[-1])
+    done = [due.due_ms for due in run(looks, marks, quiet()) if due.job == MONITOR]
+    wanted = [
+        day + 5 * MINUTE_MS
+        for day in range(start - start % DAY_MS, looks[-1] + 1, DAY_MS)
+        if start < day + 5 * MINUTE_MS <= looks[-1]
+    ]
+    assert done == wanted
+
+
+def test_the_look_at_the_champion_waits_for_its_minute() -> None:
+    """00:05: the minute's candles, exits and funding are there before."""
+    at_ms = utc_ms("2024-05-05T00:05")
+    marks = dict.fromkeys((*PIPELINE, STATS, MONITOR), at_ms - MINUTE_MS)
+    done = run([at_ms + 5_000], marks, quiet())
+    assert [due.job for due in done] == [*PIPELINE, STATS, MONITOR]
 
 
 @few

@@ -20,9 +20,11 @@ from core.jobs.judge import Judge, with_entries_of
 from core.jobs.training import load_sample
 from core.ml.calibration import Told
 from core.ml.sample import Sample
+from core.proof_state import Proof
 from core.reasons import strongest, words
 from core.store import models
 from core.store.signals import insert_signals
+from core.store.states import states_of
 from core.timeframe import DAY_MS
 from tests.candidate_world import START_MS, World, live_candidate, world
 
@@ -89,6 +91,24 @@ def test_after_a_promotion_the_promoted_speaks(learnt: tuple[World, str, App]) -
     assert why["for"][0].name == feature_law.NAMES[5]
     assert why["band"]["win_rate_lo"] <= why["band"]["win_rate"] <= why["band"]["win_rate_hi"]
     assert why["band"]["n_eff"] > 30
+
+
+def test_a_withdrawn_certificate_certifies_nothing_after_it(
+    learnt: tuple[World, str, App],
+) -> None:
+    """CERTIFIED since the promotion; what is decided after DEGRADED is not, what came before is."""
+    made, name, app = learnt
+    (state,) = states_of(made.db, app.strategy)
+    assert (state.state, state.bundle, state.at_ms) == (Proof.CERTIFIED, name, made.now_ms)
+    assert "n_eff" in state.reason
+    sample, judge, day = sample_of(made), Judge.of(app), made.now_ms + DAY_MS
+    fallen = replace(state, at_ms=day, state=Proof.DEGRADED)
+    judge = replace(judge, states=[state, fallen])
+    best = max(range(200), key=lambda i: float(sample.features[i, 5]))
+    candidate = live_candidate(sample, best)
+    said = judge.verdicts([dated(candidate, day), dated(candidate, day + 1)])
+    assert [one.evidence for one in said] == [Evidence.CERTIFIED, Evidence.UNCERTIFIED]
+    assert said[0].gate is said[1].gate
 
 
 def test_each_promotion_speaks_from_its_instant_on(learnt: tuple[World, str, App]) -> None:

@@ -11,18 +11,20 @@ import logging
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from core.app import App
 from core.config import Config, Gating, GatingOverride
 from core.costs import CostRates, cost_rates
-from core.domain import Candidate, Score, Series, Verdict
+from core.domain import Candidate, Evidence, Score, Series, Verdict
 from core.errors import ModelError
 from core.gating import Facts, verdict
 from core.jobs.promotion import tuner_entries
 from core.ml import Bundle, load_bundle, load_current
+from core.proof_state import StateRow, is_degraded_at
 from core.store import markets as market_store
 from core.store.models import promotions
+from core.store.states import states_of
 
 log = logging.getLogger("trader.judge")
 
@@ -31,13 +33,15 @@ log = logging.getLogger("trader.judge")
 class Judge:
     """The gate as it stood at any instant: settings, the current bundle and those before it.
 
-    `since_ms` are the instants of promotion, in order, and `names` the bundles promoted.
+    `since_ms` are the instants of promotion, in order, and `names` the bundles promoted; `states`
+    say from when on a certificate was withdrawn.
     """
 
     app: App
     bundle: Bundle | None
     since_ms: Sequence[int] = ()
     names: Sequence[str] = ()
+    states: Sequence[StateRow] = ()
     loaded: dict[str, Bundle | None] = field(default_factory=dict)
 
     @classmethod
@@ -55,7 +59,8 @@ class Judge:
         since, names = [at_ms for at_ms, _ in told], [name for _, name in told]
         if names and names[-1] != bundle.id:
             since, names = [*since, since[-1]], [*names, bundle.id]  # the pointer decides
-        return cls(app, bundle, since, names, {bundle.id: bundle})
+        states = states_of(app.db, app.strategy)
+        return cls(app, bundle, since, names, states, {bundle.id: bundle})
 
     def speaker(self, decided_ms: int) -> Bundle | None:
         """Return who speaks for a decision, or None."""
@@ -109,7 +114,7 @@ class Judge:
             costs_mode=config.models.meta.gating.costs_mode,
         )
         certificates = bundle.certificates
-        return [
+        verdicts = [
             verdict(
                 Facts.of(candidate),
                 score,
@@ -118,6 +123,12 @@ class Judge:
                 certificates=certificates,
             )
             for candidate, score in zip(candidates, scores, strict=True)
+        ]
+        return [
+            replace(one, evidence=Evidence.UNCERTIFIED)
+            if is_degraded_at(self.states, candidate.decided_ms)
+            else one
+            for one, candidate in zip(verdicts, candidates, strict=True)
         ]
 
     def _config_under(self, bundle: Bundle) -> Config:

@@ -16,6 +16,7 @@ from core.config_file import parse_config, splice_overrides
 from core.domain import Floats
 from core.errors import ConfigError, ModelError
 from core.jobs.lift import best_share, difference, plain
+from core.jobs.monitor import set_promoted_state
 from core.jobs.training import load_sample, prospect_of
 from core.ml.bundle import Bundle, load_bundle, load_current, write_exports
 from core.ml.folder import read_pointer, remove_folder, write_pointer
@@ -201,26 +202,36 @@ def promote(
         calibration_path=root / meta.calibration.path,
     )
     write_pointer(models_dir, bundle=bundle, strategy=loaded.strategy_id)
-    note = settle(db, models_dir=models_dir, config_path=config_path, now_ms=now_ms, reason=reason)
+    note = settle(
+        db,
+        config,
+        models_dir=models_dir,
+        config_path=config_path,
+        now_ms=now_ms,
+        reason=reason,
+    )
     return {"bundle": bundle, "entries": tuner_entries(loaded), "config_note": note}
 
 
 def settle(
     db: Database,
+    config: Config,
     *,
     models_dir: Path,
     config_path: Path | None,
     now_ms: int,
     reason: str = "settled with the pointer",
 ) -> str:
-    """Bring the table of bundles and the tuner's block in line with the pointer; repeatable.
+    """Bring the tables and the tuner's block in line with the pointer; repeatable.
 
-    Returns a note where the configuration could not be written, else ''.
+    Whoever begins to speak does so in the state that its own certificates give it. Returns a note
+    where the configuration could not be written, else ''.
     """
     pointer = read_pointer(models_dir)
     if pointer is None:
         return ""
-    name = pointer["bundle"]
+    name, strategy = pointer["bundle"], pointer["strategy_id"]
+    loaded = load_bundle(models_dir, name, strategy=strategy)
     others = [row for row in store.bundles(db, state="champion") if row["id"] != name]
     own = [row for row in store.bundles(db) if row["id"] == name]
     with db.write():
@@ -229,13 +240,20 @@ def settle(
         if own and own[0]["state"] != "champion":
             changes = {"state": "champion", "reason": reason, "promoted_ms": now_ms}
             store.update_bundle(db, name, changes)
-        told = store.promotions(db, pointer["strategy_id"])
+        told = store.promotions(db, strategy)
         if not told or told[-1][1] != name:
-            strategy = pointer["strategy_id"]
             store.insert_promotion(db, name, strategy=strategy, at_ms=now_ms, reason=reason)
+            set_promoted_state(
+                db,
+                config,
+                strategy,
+                bundle=name,
+                thresholds=loaded.thresholds,
+                window_days=config.models.meta.gating.window_days,
+                now_ms=now_ms,
+            )
     if config_path is None:
         return ""
-    loaded = load_bundle(models_dir, name, strategy=pointer["strategy_id"])
     return write_entries(config_path, tuner_entries(loaded))
 
 

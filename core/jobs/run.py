@@ -13,6 +13,7 @@ from typing import NamedTuple
 from core.app import App, wall_ms
 from core.cadence import (
     DIGEST,
+    MONITOR,
     PIPELINE,
     STATS,
     WEEKLY,
@@ -22,7 +23,7 @@ from core.cadence import (
     next_instant_ms,
 )
 from core.errors import TraderError
-from core.jobs import follow, market_stats, scan, sync, tell
+from core.jobs import follow, market_stats, monitor, scan, sync, tell
 from core.notify import Sinks, send_waiting, sinks_of
 from core.notify.deadman import sign_of_life
 from core.store import operation
@@ -103,6 +104,8 @@ def _run_one(app: App, due: Due, *, now_ms: int) -> bool:
             n = _pipeline(app, due, now_ms)
         elif due.job == STATS:
             n = market_stats.refresh(app, due_ms=due.due_ms)
+        elif due.job == MONITOR:
+            n = monitor.monitor(app, now_ms=due.due_ms)
         elif due.job == DIGEST:
             n = tell.queue_digest(app, now_ms=due.due_ms)
         else:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from core.app import App, wall_ms
-from core.cadence import DIGEST, PIPELINE, STATS, WEEKLY, next_due
+from core.cadence import DIGEST, MONITOR, PIPELINE, STATS, WEEKLY, next_due
 from core.errors import TraderError
 from core.jobs import maintain, promotion, sync
 from core.jobs.run import deliver_waiting, look, run_weekly_step
@@ -109,7 +109,11 @@ def settle_models(app: App, *, now_ms: int) -> None:
     """Bring the bundles' table and the tuner's block in line with the pointer."""
     try:
         note = promotion.settle(
-            app.db, models_dir=app.models_dir, config_path=app.config_path, now_ms=now_ms
+            app.db,
+            app.config,
+            models_dir=app.models_dir,
+            config_path=app.config_path,
+            now_ms=now_ms,
         )
         app.reload_config()
     except TraderError as error:
@@ -139,7 +143,8 @@ def _weekly_due(app: App, beside: _Beside, name: str) -> None:
         _, clock = app.market()
         now_ms, db = clock.now_ms(), beside.app.db
         known = operation.marks(db)
-        others = {job: now_ms for job in (*PIPELINE, *WEEKLY, STATS, DIGEST) if job != name}
+        every = (*PIPELINE, *WEEKLY, STATS, DIGEST, MONITOR)
+        others = {job: now_ms for job in every if job != name}
         due = next_due(now_ms, {**known, **others}, app.config)
         if due is None or name not in known:
             return
