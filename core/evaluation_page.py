@@ -51,9 +51,10 @@ def terminal(found: Figures) -> dict[str, Any]:
     return {
         "verdict": found["verdict"],
         "asked": _subject(found),
+        **{name: part["title"] for name, part in _judged(found["frozen"])},
         **{WAYS[way]: summary_table(found, way) for way in WAYS},
         **{
-            f"{figures['title']}, frozen: the best share by expected value": coverage_table(figures)
+            f"{name}, frozen: the best share by expected value": coverage_table(figures)
             for name, figures in _judged(found["frozen"])
             if name != "before"
         },
@@ -83,15 +84,18 @@ def _day(instant_ms: int) -> str:
 
 
 def _part(way: str, name: str, figures: Figures) -> str:
-    label = f"{way}-{name}"
+    label, is_open = f"{way}-{name}", " open" if way == "frozen" else ""
     return "".join(
         [
-            f"<h3>{page.safe(figures['title'])}</h3><p>{page.safe(figures['sentence'])}</p>",
+            f"<details{is_open}><summary><b>{page.safe(name)}: {page.safe(figures['title'])}</b>",
+            f"</summary><p>{page.safe(figures['sentence'])}</p>",
+            "<h3>What taking fewer paid</h3>",
             page.plot(plots.paid_figure(figures["coverage"]), f"paid-{label}"),
             _frame(coverage_table(figures)),
             f"<p>{page.safe(figures['gate']['sentence'])}</p>",
-            "<details><summary>Were probabilities and promises kept?</summary>",
+            "<h3>Probabilities: said and come, before and after calibration</h3>",
             page.plot(plots.reliability_figure(figures["reliability"]), f"reliability-{label}"),
+            "<h3>Net R: promised and come</h3>",
             page.plot(plots.promise_figure(figures["promise"]), f"promise-{label}"),
             "</details>",
         ]
@@ -115,8 +119,8 @@ def summary_table(found: Figures, way: str) -> list[dict[str, str]]:
     """Return the figures down, the samples across, in words."""
     judged = _judged(found[way])
     return [
-        {"figure": name, **{part["title"]: tell(part) for _, part in judged}}
-        for name, tell in _SUMMARY.items()
+        {"figure": figure, **{name: tell(part) for name, part in judged}}
+        for figure, tell in _SUMMARY.items()
     ]
 
 
@@ -138,13 +142,17 @@ _SUMMARY: Mapping[str, Callable[[Figures], str]] = {
     "… win-rate less coin flip, points": lambda f: _lift(f, "model", "over_mart"),
     "gate: share passed": lambda f: f"{100 * f['gate']['coverage']:.1f} %, n {f['gate']['n']:,}",
     "gate: promised R": lambda f: _text([f["gate"]["promised_r"]]),
-    "gate: realised R": lambda f: _text(f["gate"]["net_r"]),
-    "gate: promised less realised": lambda f: _text(f["gate"]["promised_less_realised_r"]),
-    "gate: passed less rejected, R": lambda f: _text(f["gate"]["lift"]["net_r"]),
-    "… among those not too dear": lambda f: _text(f["gate"]["lift_affordable"]["net_r"]),
-    "… as many by cost alone": lambda f: _text(f["gate"]["lift_cheapest"]["net_r"]),
+    "gate: realised R": lambda f: _passed(f, f["gate"]["net_r"]),
+    "gate: promised less realised": lambda f: _passed(f, f["gate"]["promised_less_realised_r"]),
+    "gate: passed less rejected, R": lambda f: _passed(f, f["gate"]["lift"]["net_r"]),
+    "… among those not too dear": lambda f: _passed(f, f["gate"]["lift_affordable"]["net_r"]),
+    "… as many by cost alone": lambda f: _passed(f, f["gate"]["lift_cheapest"]["net_r"]),
     "slope of realised on promised R": lambda f: _text(f["gate"]["ev_slope"], digits=2),
 }
+
+
+def _passed(figures: Figures, values: Sequence[float | None]) -> str:
+    return _text(values) if figures["gate"]["n"] else "-"
 
 
 def _lift(figures: Figures, ranked: str, name: str) -> str:
@@ -164,6 +172,7 @@ def _share(row: Figures) -> dict[str, str]:
         "share": f"{row['coverage']:.0%}" if controls else "gate",
         "n (n_eff)": f"{row['n']:,} ({row['n_eff']:,.0f})",
         "net R": _text(row["net_r"]),
+        "promised": _text([row["promised_r"]]),
         "gross R": _text(row["gross_r"]),
         "win-rate %": _rate(row["win_rate"]),
         "less coin flip": _text(row["over_mart"], scale=100, digits=1),
@@ -205,7 +214,10 @@ def certificate_table(found: Figures) -> list[dict[str, str]]:
             "certified": "yes" if row["certified"] else "no",
             "n (n_eff)": f"{row['n']:,} ({row['n_eff']:,.0f})",
             "limit": _number(row["value"], 4),
-            "why": row["reason"],
+            "why": row["reason"].removeprefix("not certified: "),
+            "then, in the month": (
+                f"{row['then_r']:+.3f} R (n {row['then_n']})" if row["then_n"] else "-"
+            ),
         }
         for row in found["certificates"]
     ]

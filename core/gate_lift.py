@@ -42,6 +42,8 @@ class GateLift:
     def sentence(self) -> str:
         """The answer in one sentence."""
         found = self.lift.net_r
+        if not self.passed.metrics.n:
+            return f"The gate passed no trade of {self.n_candidates:,} candidates."
         if not np.isfinite(found.low):
             return "Too few trades to say whether the gate earns its keep."
         what = (

@@ -8,7 +8,7 @@ was chosen, and choosing among the filled turns losses into gains. Intervals are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -178,25 +178,37 @@ def lifts(candidates: Candidates, chosen: Bools, others: Bools) -> Lifts:
 
 def random_pick(candidates: Candidates, chosen: Bools) -> RandomPick:
     """Return what as many candidates of each block were worth, drawn at random many times."""
+    return random_picks(candidates, [chosen])[0]
+
+
+def random_picks(candidates: Candidates, choices: Sequence[Bools]) -> list[RandomPick]:
+    """Return `random_pick` of several choices, from the same draws: the larger hold the smaller."""
+    codes = np.unique(candidates.block, return_inverse=True)[1]
+    starts = np.concatenate(([0], np.cumsum(np.bincount(codes))[:-1]))
+    wanted = [np.bincount(codes, chosen, minlength=len(starts)) for chosen in choices]
+    firsts, lasts = starts, starts + np.array(wanted, np.int64)
     closed, won = candidates.closed, candidates.r > 0
-    r = np.where(closed, candidates.r, 0.0)
-    over = np.where(closed, won - candidates.p_mart, 0.0)
-    sums = np.array(
+    columns = np.stack(
         [
-            [(pick & closed).sum(), r[pick].sum(), won[pick].sum(), over[pick].sum()]
-            for pick in _random_masks(candidates, chosen)
+            closed,
+            np.where(closed, candidates.r, 0.0),
+            won,
+            np.where(closed, won - candidates.p_mart, 0.0),
         ],
-        np.float64,
+        axis=1,
     )
+    rng, sums = _rng(), np.empty((N_DRAWS, len(choices), columns.shape[1]))
+    for i in range(N_DRAWS):
+        order = rng.permutation(len(codes))
+        order = order[np.argsort(codes[order], kind="stable")]
+        total = np.concatenate((np.zeros((1, columns.shape[1])), np.cumsum(columns[order], axis=0)))
+        sums[i] = (total[lasts] - total[firsts]).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = sums[:, 1:] / sums[:, :1]
-    return RandomPick(**dict(zip(RandomPick.__slots__, map(_spread, means.T), strict=True)))
-
-
-def _random_masks(candidates: Candidates, chosen: Bools) -> Iterator[Bools]:
-    rng = _rng()
-    for _ in range(N_DRAWS):
-        yield as_many(rng.random(len(candidates)), candidates.block, chosen)
+        means = sums[:, :, 1:] / sums[:, :, :1]
+    return [
+        RandomPick(**dict(zip(RandomPick.__slots__, map(_spread, draws.T), strict=True)))
+        for draws in means.transpose(1, 0, 2)
+    ]
 
 
 def _spread(draws: Floats) -> Estimate:

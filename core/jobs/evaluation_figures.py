@@ -23,6 +23,7 @@ from core.selection import (
     Candidates,
     Estimate,
     Lifts,
+    RandomPick,
     Worth,
     auc,
     auc_over,
@@ -30,7 +31,7 @@ from core.selection import (
     bins,
     lifts,
     mean_of,
-    random_pick,
+    random_picks,
     slope_of,
     worth,
 )
@@ -44,32 +45,26 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Candidates that are judged together; `rows` says which of the sample's."""
+    """Candidates that are judged together; `rows` says which of the sample's, `who` whose."""
 
     name: str
-    title: str
+    who: str
     rows: Bools
 
 
 def parts_of(sample: Sample, question: Question) -> list[Part]:
-    """Return what is judged: the time before the report, the report, unseen pairs, and all."""
+    """Return what is judged: the report, its two kinds of pairs, and the time before it."""
     teaches = taught_by(sample, question)
     reported = sample.t0_ms >= question.report_ms
     recent = sample.t0_ms >= question.unseen_ms
-    days = {name: _day(getattr(question, name)) for name in ("report_ms", "unseen_ms")}
-    last = _day(question.end_ms - 1)
-    span, long_span = f"{days['report_ms']} to {last}", f"{days['unseen_ms']} to {last}"
-    made = [
-        Part(
-            name="before",
-            title=f"pairs trained on, until {_day(question.report_ms - 1)}",
-            rows=teaches & ~reported,
-        ),
-        Part(name="same", title=f"pairs trained on, {span}", rows=teaches & reported),
-        Part(name="unseen", title=f"pairs never trained on, {long_span}", rows=~teaches & recent),
-        Part(name="all", title=f"all pairs, {span}", rows=reported),
-    ]
-    return [part for part in made if part.rows.any()]
+    taught, never = "the pairs trained on", "pairs never trained on"
+    made = (
+        ("all", "all pairs", reported),
+        ("same", taught, teaches & reported),
+        ("unseen", never, ~teaches & recent),
+        ("before", taught, teaches & ~reported),
+    )
+    return [Part(name=name, who=who, rows=rows) for name, who, rows in made if rows.any()]
 
 
 def _day(instant_ms: int) -> str:
@@ -114,19 +109,20 @@ def figures_of(
     """
     rows = part.rows & np.isfinite(told.ev_r)
     if not (rows & sample.closed).any():
-        return {"title": part.title, "n": 0, "n_unscored": int(part.rows.sum())}
+        return {"title": part.who, "n": 0, "n_unscored": int(part.rows.sum())}
     said = Told(**{name: getattr(told, name)[rows] for name in Told.__slots__})
     judged = sample.of(rows)
     candidates = candidates_of(judged, report_ms=report_ms)
     everything = np.ones(len(judged), bool)
     best = best_share(said.ev_r, candidates.block, HEADLINE)
+    span = f"{_day(int(judged.t0_ms[0]))} to {_day(int(judged.t0_ms[-1]))}"
     figures = {
-        "title": part.title,
+        "title": f"{part.who}, {span}",
         "symbols": sorted(set(judged.symbol)),
         "n_unscored": int((part.rows & ~rows).sum()),
         **_worth(worth(candidates, everything, n_trials=n_trials)),
         **_probabilities(judged, said),
-        "coverage": [_coverage(candidates, said, share, n_trials) for share in COVERAGES],
+        "coverage": _coverage(candidates, said, n_trials),
         "lift_30": {
             "model": _lifts(lifts(candidates, best, everything)),
             **{
@@ -139,7 +135,7 @@ def figures_of(
         "gate": _gate(candidates, judged, said, config),
         "promise": [_bin(b) for b in _promises(judged, said)],
     }
-    return dict(plain(figures | _verdict(figures)))
+    return dict(plain(figures | _verdict(figures, part.who, span)))
 
 
 def controls(candidates: Candidates) -> dict[str, Floats]:
@@ -147,7 +143,7 @@ def controls(candidates: Candidates) -> dict[str, Floats]:
     return {"cost": -candidates.cost_r, "mart": candidates.p_mart}
 
 
-def _verdict(figures: Mapping[str, Any]) -> dict[str, Any]:
+def _verdict(figures: Mapping[str, Any], who: str, span: str) -> dict[str, Any]:
     """Say in words whether the best 30 % earned more than their costs."""
     row = next(row for row in figures["coverage"] if row["coverage"] == HEADLINE)
     found = Estimate(*row["net_r"])
@@ -156,8 +152,8 @@ def _verdict(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "edge_after_costs": has_edge,
         "sentence": (
-            f"{said}: the best 30 % of {figures['title']} made {found.text()} R net a trade"
-            f" (n {row['n']}, n_eff {row['n_eff']:.0f})."
+            f"{said}: from {span} the best 30 % of {who} made"
+            f" {found.text()} R net a trade (n {row['n']}, n_eff {row['n_eff']:.0f})."
         ),
     }
 
@@ -223,16 +219,31 @@ def calibration_slope(p: Floats, won: Bools, weight: Floats, decided_ms: Ints) -
     return Estimate(line.slope, *mean_of(line.slope + len(p) * pull, decided_ms)[1:])
 
 
-def _coverage(candidates: Candidates, said: Told, share: float, n_trials: int) -> dict[str, Any]:
-    chosen = best_share(said.ev_r, candidates.block, share)
+def _coverage(candidates: Candidates, said: Told, n_trials: int) -> list[dict[str, Any]]:
+    chosen = [best_share(said.ev_r, candidates.block, share) for share in COVERAGES]
+    drawn = random_picks(candidates, chosen)
+    rows = zip(COVERAGES, chosen, drawn, strict=True)
+    return [_share(candidates, said, *row, n_trials=n_trials) for row in rows]
+
+
+def _share(
+    candidates: Candidates,
+    said: Told,
+    share: float,
+    chosen: Bools,
+    drawn: RandomPick,
+    *,
+    n_trials: int,
+) -> dict[str, Any]:
+    """One share by expected value, beside as many by what needs no model."""
     others = {
         name: _worth(worth(candidates, best_share(rank, candidates.block, share), n_trials=1))
         for name, rank in controls(candidates).items()
     }
-    drawn = random_pick(candidates, chosen)
     return {
         "coverage": share,
         **_worth(worth(candidates, chosen, n_trials=n_trials)),
+        **_promised(candidates, said, chosen),
         "controls": {**others, "random": {k: list(v) for k, v in asdict(drawn).items()}},
     }
 
@@ -248,7 +259,6 @@ def _lifts(found: Lifts) -> dict[str, list[float]]:
 def _gate(candidates: Candidates, judged: Sample, said: Told, config: Config) -> dict[str, Any]:
     """What the gate passes: its share, its worth, promised against realised, and its lift."""
     passed = passes(said, judged.cost_r, config)
-    rows = passed & judged.closed
     found = gate_lift(candidates, passed, judged.cost_r <= config.signals.max_cost_r)
     closed = judged.closed
     slope = slope_of(
@@ -257,16 +267,23 @@ def _gate(candidates: Candidates, judged: Sample, said: Told, config: Config) ->
     return {
         "coverage": found.coverage,
         **_worth(found.passed),
-        "promised_r": float(said.ev_r[rows].mean()) if rows.any() else None,
-        "promised_less_realised_r": list(
-            mean_of(said.ev_r[rows] - judged.r[rows], judged.t0_ms[rows])
-        ),
+        **_promised(candidates, said, passed),
         "ev_slope": list(slope),
         "lift": _lifts(found.lift),
         "lift_affordable": _lifts(found.affordable),
         "lift_cheapest": _lifts(found.cheapest_lift),
         "random": {name: list(value) for name, value in asdict(found.random).items()},
         "sentence": found.sentence,
+    }
+
+
+def _promised(candidates: Candidates, said: Told, chosen: Bools) -> dict[str, Any]:
+    """The mean expected value said of some trades, and by how much it was above what came."""
+    rows = chosen & candidates.closed
+    over = mean_of(said.ev_r[rows] - candidates.r[rows], candidates.decided_ms[rows])
+    return {
+        "promised_r": float(said.ev_r[rows].mean()) if rows.any() else None,
+        "promised_less_realised_r": list(over),
     }
 
 
@@ -285,7 +302,8 @@ def certificates(
     """Return, for each month of the report, what the tuner would have certified at its start.
 
     From the scores said as run of the pairs trained on, matured by then, decided in the window of
-    `models.meta.gating`; the global limit only.
+    `models.meta.gating`; the global limit only. `then_n` and `then_r` are what a certified limit
+    let through in its month, and the mean net R of it.
     """
     months = np.arange(
         np.datetime64(question.report_ms, "ms").astype("datetime64[M]"),
@@ -303,9 +321,10 @@ def _certificate(
 ) -> dict[str, Any]:
     gating = config.models.meta.gating
     score = told.ev_lo_pct if gating.use_ev else told.p
-    rows = taught_by(sample, question) & sample.closed & np.isfinite(score)
-    rows &= (sample.t0_ms >= at_ms - gating.window_days * DAY_MS) & (sample.known_ms < at_ms)
-    rows &= sample.cost_r <= config.signals.max_cost_r
+    usable = taught_by(sample, question) & sample.closed & np.isfinite(score)
+    usable &= sample.cost_r <= config.signals.max_cost_r
+    rows = usable & (sample.t0_ms >= at_ms - gating.window_days * DAY_MS)
+    rows &= sample.known_ms < at_ms
     part = sample.of(rows)
     trials = Trials(
         score=score[rows],
@@ -321,4 +340,12 @@ def _certificate(
         n_min=n_min_of(config),
     )
     root: Finding = tune(trials, target, seed=SEED)[0]
-    return asdict(root)
+    then = sample.r[:0]
+    if root.value is not None:
+        then = sample.r[usable & _in_month(sample.t0_ms, at_ms) & (score >= root.value)]
+    return asdict(root) | {"then_n": len(then), "then_r": float(then.mean()) if len(then) else None}
+
+
+def _in_month(t0_ms: Ints, at_ms: int) -> Bools:
+    months = t0_ms.astype("datetime64[ms]").astype("datetime64[M]")
+    return np.asarray(months == np.datetime64(at_ms, "ms").astype("datetime64[M]"))

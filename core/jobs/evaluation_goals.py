@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.jobs.evaluation_figures import HEADLINE
 from core.selection import Estimate
 
 Figures = Mapping[str, Any]
-HEADLINES = ("same", "unseen", "all")
+HEADLINES = ("all", "same", "unseen")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,17 @@ def _best_tenth(figures: Figures) -> Estimate:
     return Estimate(*_numbers(figures["coverage"][0]["net_r"]))
 
 
-def _honesty(figures: Figures) -> Estimate:
+def _gate_honesty(figures: Figures) -> Estimate:
     return Estimate(*_numbers(figures["gate"]["promised_less_realised_r"]))
 
 
-def _kept(figures: Figures) -> bool | None:
-    found = _honesty(figures)
+def _honesty(figures: Figures) -> Estimate:
+    rows = figures["coverage"]
+    row = next(row for row in rows if row["coverage"] == HEADLINE)
+    return Estimate(*_numbers(row["promised_less_realised_r"]))
+
+
+def _kept(found: Estimate) -> bool | None:
     if not found.standard_error > 0:
         return None
     return abs(found.value) <= 2 * found.standard_error
@@ -120,9 +126,18 @@ GOALS = (
         must="shown",
         ambitious="within 2 standard errors of 0",
         study="+0.02 to +0.17",
+        of=lambda f: _gate_honesty(f).text() if f["gate"]["n"] else "it passed none",
+        is_right=lambda _: True,
+        is_reached=lambda f: _kept(_gate_honesty(f)),
+    ),
+    Goal(
+        name="promised less realised R of the best 30 %",
+        must="shown",
+        ambitious="within 2 standard errors of 0",
+        study="-",
         of=lambda f: _honesty(f).text(),
         is_right=lambda _: True,
-        is_reached=_kept,
+        is_reached=lambda f: _kept(_honesty(f)),
     ),
 )
 

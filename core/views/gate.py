@@ -31,7 +31,7 @@ def _candidates(rows: pd.DataFrame) -> Candidates:
     ended = rows["closed_ts_ms"].where(rows["closed_ts_ms"] > 0, rows["valid_until_ms"])
     return Candidates(
         symbol=pd.factorize(rows["symbol"])[0],
-        block=rows["month"].cat.codes.to_numpy(np.int64),
+        block=np.asarray(rows["month"].cat.codes, np.int64),
         decided_ms=rows["decided_ms"].to_numpy(np.int64),
         ended_ms=ended.to_numpy(np.int64),
         closed=closed,
