@@ -23,10 +23,11 @@ FILES = "report.html, metrics.json, trades.csv, equity.csv, equity_at_market.csv
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What was written: every figure as plain JSON values, and the books in words."""
+    """What was written: every figure as plain JSON values, the books and the gate in words."""
 
     figures: dict[str, Any]
     table: list[dict[str, Any]]
+    gate: str
 
 
 def html_report(
@@ -70,10 +71,21 @@ def _page(
         ],
         page.table(views.metrics_table(found)),
         f'<p class="note">{page.safe(views.METRICS_NOTE)}</p>',
+        _gate(views.gate_record(found)),
         *[_book(found, name, cells, zone) for name in found.books],
         _sources(sources),
     ]
     return page.html_page("Trader_AI report", parts)
+
+
+def _gate(found: views.GateLift | None) -> str:
+    title = "<h2>Does the gate earn its keep?</h2>"
+    if found is None:
+        return f"{title}<p>No candidate that carried a score has matured yet.</p>"
+    return (
+        f"{title}<p>{page.safe(found.sentence)}</p>{page.table(views.gate_table(found))}"
+        f'<p class="note">{page.safe(views.GATE_NOTE)}</p>'
+    )
 
 
 def _sources(table: pd.DataFrame | None) -> str:
@@ -133,7 +145,8 @@ def write_report(
     found = views.results(db_path, strategy=strategy, start_ms=start_ms, end_ms=end_ms)
     state, sources = views.state(db_path), views.sources(db_path)
     cells = breakdowns(found)
-    figures = views.as_json(found) | {"breakdowns": _cells_as_json(cells)}
+    gate = views.gate_as_json(views.gate_record(found))
+    figures = views.as_json(found) | {"gate": gate, "breakdowns": _cells_as_json(cells)}
     text = _page(found, cells, state=state, sources=sources, zone=zone)
     out_dir.mkdir(parents=True, exist_ok=True)
     replace_text(out_dir / "report.html", text)
@@ -150,7 +163,9 @@ def write_report(
     for by in views.BY:
         _write_csv(out_dir / f"by_{by}.csv", [cells[book, by].assign(book=book) for book in names])
     rows = views.metrics_table(found).to_dict("records")
-    return Written(figures=figures, table=[{str(k): v for k, v in row.items()} for row in rows])
+    said = gate["sentence"] if gate else "No candidate that carried a score has matured yet."
+    table = [{str(name): value for name, value in row.items()} for row in rows]
+    return Written(figures=figures, table=table, gate=f"The gate: {said}")
 
 
 def trades(found: views.Results) -> pd.DataFrame:

@@ -12,12 +12,17 @@ from core.gate_lift import GateLift, gate_lift
 from core.selection import Candidates
 from core.views.results import Results, plain
 
+__all__ = ["GATE_NOTE", "GateLift", "gate_as_json", "gate_record", "gate_table"]
+
+GATE_NOTE = (
+    "Matured candidates that carried a score, judged by the verdict of their time. Differences are"
+    " paired by week, intervals are 90 %. As many by cost or at random are taken inside each month"
+    " over all candidates, filled or not; at random shows where 90 % of the draws lie."
+)
+
 
 def gate_record(found: Results) -> GateLift | None:
-    """Return what the gate passed beside what it rejected; None without a scored, matured trade.
-
-    Verdicts are those of the time. As many by cost or at random are taken inside each month.
-    """
+    """Return what the gate passed beside what it rejected; None without a scored, matured trade."""
     rows = found.rows[found.rows["ml_p"].notna() & found.rows["is_mature"]]
     if not rows["is_counted"].any():
         return None
