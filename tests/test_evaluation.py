@@ -102,7 +102,10 @@ def test_a_planted_edge_is_seen_in_the_pair_never_trained_on(skilled_report: Rep
         assert part["gate"]["lift"]["net_r"][1] > 0
     assert found["edge_after_costs"]
     assert all(row["certified"] for row in found["certificates"][-3:])
-    assert all(row["then_r"] > 0 for row in found["certificates"] if row["then_n"] > 20)
+    let_through = [(row["then_n"], row["then_r"]) for row in found["certificates"]]
+    n, r = zip(*let_through, strict=True)
+    assert sum(n) > 200
+    assert np.average(r, weights=n) > 0
     goals = [row for row in found["goals"] if row["sample"] == "unseen"]
     assert len(goals) == 8
     assert all(row["holds"] for row in goals)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import maintenance
 from core import views
+from tests.seed_database import BUNDLE, seed
 from tests.tiny_database import add, tiny, won
 
 
@@ -50,3 +52,20 @@ def test_without_a_score_there_is_no_record(tmp_path: Path) -> None:
     db.close()
     assert views.gate_record(views.results(path)) is None
     assert views.gate_as_json(None) is None
+
+
+def test_evaluate_shows_the_gate_of_the_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --data: the champion's record, and the same gate as the report's."""
+    seeded = seed(tmp_path)
+    place = ["evaluate", "--config", str(seeded.config)]
+    assert maintenance.main([*place, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    wanted = views.gate_as_json(views.gate_record(views.results(seeded.path)))
+    assert found["bundle"] == BUNDLE
+    assert found["gate"] == wanted
+    assert maintenance.main(place) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert found["gate"]["sentence"] in said
+    assert "as many by cost alone" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from core.ml.sample import Sample
 from core.store import models as store
 from core.store.db import Database
 
-WAYS = ("frozen", "as_run")
+WAYS = tuple(evaluation_page.WAYS)
 PAGE, FIGURES = "evaluation.html", "evaluation.json"
 
 
@@ -72,54 +72,46 @@ def evaluate(
     return found
 
 
-def record(app: App) -> dict[str, Any]:
+def record(app: App, *, in_words: bool) -> dict[str, Any]:
     """Return the record of the owner's own model and of the gate as it spoke at the time.
 
-    Raises ModelError where no model was ever trained.
+    `in_words` gives the gate's as a sentence and a table. Raises ModelError where no model was
+    ever trained.
     """
     found = learning.evaluate(app.db, app.config)
     gate = views.gate_record(views.results(app.db.path, strategy=app.strategy))
-    return {**found, "gate": views.gate_as_json(gate)}
+    if not in_words:
+        return {**found, "gate": views.gate_as_json(gate)}
+    if gate is None:
+        return {**found, "gate": "no candidate that carried a score has matured yet"}
+    table = views.gate_table(gate).to_dict("records")
+    return {**found, "gate": gate.sentence, "what it passed, beside what it rejected": table}
 
 
 def report_of(
     sample: Sample, made: Ledger, question: Question, config: Config, *, n_trials: int
 ) -> dict[str, Any]:
     """Return every figure of both ways of judging, the goals and the certificates, as JSON."""
-    told = dict(zip(WAYS, (made.frozen, made.as_run), strict=True))
-    parts = parts_of(sample, question)
     figures = {
         way: {
             part.name: figures_of(
-                sample,
-                told[way],
-                part,
-                config,
-                report_ms=question.report_ms,
-                n_trials=n_trials,
+                sample, told, part, config, report_ms=question.report_ms, n_trials=n_trials
             )
-            for part in parts
+            for part in parts_of(sample, question)
         }
-        for way in WAYS
+        for way, told in zip(WAYS, (made.frozen, made.as_run), strict=True)
     }
     granted = certificates(sample, made.as_run, question, config)
-    headline = figures["frozen"]
-    main = headline.get("all", {})
+    headline = figures["frozen"].get("all", {})
     return {
-        "verdict": main.get("sentence", "Nothing in the report could be scored."),
-        "edge_after_costs": main.get("edge_after_costs"),
-        "question": {
-            "train": question.train,
-            "unseen": question.unseen,
-            "report_ms": question.report_ms,
-            "end_ms": question.end_ms,
-            "unseen_ms": question.unseen_ms,
-        },
+        "verdict": headline.get("sentence", "Nothing in the report could be scored."),
+        "edge_after_costs": headline.get("edge_after_costs"),
+        "question": asdict(question) | {"unseen_ms": question.unseen_ms},
         "n_trials": n_trials,
         "model": _model(made),
         **figures,
         "certificates": granted,
-        "goals": [*goal_rows(headline), certificate_row(granted)],
+        "goals": [*goal_rows(figures["frozen"]), certificate_row(granted)],
     }
 
 

@@ -78,25 +78,22 @@ def ledger(
     months, whole = stages(sample, question, n_min=n_min)
     said = list(_said(sample, [*months, whole], workers=workers, progress=progress))
     every = np.full((len(model.PARAMETER_SETS), len(sample)), np.nan)
-    for stage, found in zip(months, said[:-1], strict=True):
+    for stage, found in zip(months, said, strict=False):
         every[:, stage.test] = found
-    p_run, cutoff, until = np.full(len(sample), np.nan), *np.zeros((2, len(sample)), np.int64)
-    for stage in months:
-        best = _best_set(every, sample, teaches, before_ms=stage.cutoff_ms, n_min=n_min)
-        p_run[stage.test] = every[best, stage.test]
-        cutoff[stage.test], until[stage.test] = stage.cutoff_ms, ended_ms(sample, stage)
-    p, their_cutoff, their_until = p_run.copy(), cutoff.copy(), until.copy()
+    cuts = [
+        (s, _best_set(every, sample, teaches, before_ms=s.cutoff_ms, n_min=n_min)) for s in months
+    ]
     best = _best_set(every, sample, teaches, before_ms=whole.cutoff_ms, n_min=n_min)
-    p[whole.test], their_cutoff[whole.test] = said[-1][best], whole.cutoff_ms
-    their_until[whole.test] = ended_ms(sample, whole)
+    monthly = [(stage, every[chosen, stage.test]) for stage, chosen in cuts]
     # the others' ends are hidden from the calibrators, as their rows are from the models
     taught = replace(sample, closed=sample.closed & teaches)
-    as_run = _told(taught, p_run, cutoff, config, prospect)
+    as_run, until = _told(taught, monthly, config, prospect)
+    frozen, frozen_until = _told(taught, [*monthly, (whole, said[-1][best])], config, prospect)
     made = Ledger(
         as_run=as_run,
-        frozen=_told(taught, p, their_cutoff, config, prospect),
+        frozen=frozen,
         as_run_until_ms=until,
-        frozen_until_ms=their_until,
+        frozen_until_ms=frozen_until,
         frozen_stage=_calibration(taught, as_run, whole, config, prospect),
         frozen_set=best,
         trials=_trials(sample, every, teaches),
@@ -197,7 +194,18 @@ def _best_set(every: Floats, sample: Sample, teaches: Bools, *, before_ms: int, 
     return int(np.argmin([log_loss(p[known], won, weight) for p in every]))
 
 
-def _told(taught: Sample, p_raw: Floats, cutoff: Ints, config: Config, prospect: Prospect) -> Told:
+def _told(
+    taught: Sample, parts: Sequence[tuple[Stage, Floats]], config: Config, prospect: Prospect
+) -> tuple[Told, Ints]:
+    """Return what calibrators of their time make of raw scores, and when their data had ended.
+
+    A later stage speaks for the rows it shares with an earlier one.
+    """
+    p_raw = np.full(len(taught), np.nan)
+    cutoff, until = np.zeros((2, len(taught)), np.int64)
+    for stage, found in parts:
+        p_raw[stage.test] = found
+        cutoff[stage.test], until[stage.test] = stage.cutoff_ms, ended_ms(taught, stage)
     told, _ = told_forward(
         taught,
         p_raw,
@@ -207,7 +215,7 @@ def _told(taught: Sample, p_raw: Floats, cutoff: Ints, config: Config, prospect:
         n_min=n_min_of(config),
         prospect=prospect,
     )
-    return told
+    return told, until
 
 
 def _method(config: Config) -> str:

@@ -22,7 +22,7 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
     """Run one step; returns (what to show, whether all is well)."""
     step = args.step
     if step in ("train", "calibrate", "tune", "weekly", "rollback", "evaluate"):
-        return _learning(app, step, progress), True
+        return _learning(app, args, progress), True
     if step == "verify":
         return _verify(app, args, progress)
     if step == "doctor":
@@ -41,8 +41,8 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
     return simple[step](), True
 
 
-def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
-    now_ms, where = data_now_ms(app), app.models_dir
+def _learning(app: App, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    step, now_ms, where = args.step, data_now_ms(app), app.models_dir
     if step == "train":
         return learning.train(
             app.db, app.config, models_dir=where, now_ms=now_ms, progress=progress
@@ -50,7 +50,7 @@ def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
     if step == "calibrate":
         return learning.calibrate(app.db, app.config, models_dir=where, now_ms=now_ms)
     if step == "evaluate":
-        return evaluation.record(app)
+        return evaluation.record(app, in_words=not args.json)
     act = {"tune": learning.tune, "rollback": learning.rollback, "weekly": learning.weekly}[step]
     return act(app.db, app.config, models_dir=where, config_path=app.config_path, now_ms=now_ms)
 
