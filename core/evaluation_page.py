@@ -171,6 +171,7 @@ def _share(row: Figures) -> dict[str, str]:
     return {
         "share": f"{row['coverage']:.0%}" if controls else "gate",
         "n (n_eff)": f"{row['n']:,} ({row['n_eff']:,.0f})",
+        "filled": _number(row["fill_rate"], 2),
         "net R": _text(row["net_r"]),
         "promised": _text([row["promised_r"]]),
         "gross R": _text(row["gross_r"]),

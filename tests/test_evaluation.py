@@ -26,7 +26,7 @@ from demo.market import ASSETS, MarketSpec, generate, planted
 from tests.candidate_world import START_MS, STEP_MS, World, world
 
 TAUGHT, NEVER = "A/USDT", "B/USDT"
-N = 3200
+N, N_DRIFTLESS = 3200, 1600
 TOLD = ("p_raw", "p_model", "p", "ev_r", "ev_lo_r", "ev_pct", "ev_lo_pct")
 
 
@@ -52,9 +52,9 @@ def told(made: World, sample: Sample, question: Question) -> Ledger:
     )
 
 
-def reported(made: World, sample: Sample, found: Ledger) -> dict[str, Any]:
+def reported(made: World, sample: Sample, found: Ledger, n: int = N) -> dict[str, Any]:
     """The whole report of a world."""
-    return evaluation.report_of(sample, found, asked(), made.config, n_trials=4)
+    return evaluation.report_of(sample, found, asked(n), made.config, n_trials=4)
 
 
 Judged = tuple[World, Sample, Ledger]
@@ -79,9 +79,9 @@ def skilled_report(skilled: Judged) -> Report:
 @pytest.fixture(scope="module")
 def driftless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
     """A world whose wins are drawn from the coin flip's odds alone."""
-    made = world(tmp_path_factory.mktemp("driftless"), n=N, skill=0.0, seed=3)
+    made = world(tmp_path_factory.mktemp("driftless"), n=N_DRIFTLESS, skill=0.0, seed=3)
     sample = load_sample(made.db, made.config, now_ms=made.now_ms)
-    yield made, sample, told(made, sample, asked())
+    yield made, sample, told(made, sample, asked(N_DRIFTLESS))
     made.db.close()
 
 
@@ -94,13 +94,14 @@ def test_a_planted_edge_is_seen_in_the_pair_never_trained_on(skilled_report: Rep
         assert part["auc_over_mart"][1] > 0
         assert part["brier_skill_mart"][1] > 0
         assert part["edge_after_costs"]
-        assert part["sentence"].startswith("Edge after costs")
+        assert part["sentence"].startswith("Above 0 here")
         assert part["lift_30"]["model"]["net_r"][1] > 0
         assert part["lift_30"]["model"]["over_mart"][1] > 0
         assert 0.7 < part["calibration_slope"][0] < 1.4
         assert part["gate"]["n"] > 50
         assert part["gate"]["lift"]["net_r"][1] > 0
     assert found["edge_after_costs"]
+    assert found["verdict"].startswith("Edge after costs")
     assert all(row["certified"] for row in found["certificates"][-3:])
     let_through = [(row["then_n"], row["then_r"]) for row in found["certificates"]]
     n, r = zip(*let_through, strict=True)
@@ -114,7 +115,7 @@ def test_a_planted_edge_is_seen_in_the_pair_never_trained_on(skilled_report: Rep
 @pytest.fixture(scope="module")
 def driftless_report(driftless: Judged) -> Report:
     """What is said of the driftless world."""
-    return reported(*driftless)
+    return reported(*driftless, N_DRIFTLESS)
 
 
 def test_on_a_driftless_world_the_report_says_no_edge(driftless_report: Report) -> None:
@@ -122,7 +123,7 @@ def test_on_a_driftless_world_the_report_says_no_edge(driftless_report: Report) 
     found = driftless_report
     assert found["verdict"].startswith("No edge after costs")
     for way in evaluation.WAYS:
-        assert not any(found[way][part]["edge_after_costs"] for part in found[way])
+        assert not found[way]["all"]["edge_after_costs"]
         figures = found[way]["all"]
         for _, low, high in (
             figures["lift_30"]["model"]["over_mart"],
@@ -134,7 +135,7 @@ def test_on_a_driftless_world_the_report_says_no_edge(driftless_report: Report) 
     assert sum(row["certified"] for row in found["certificates"]) == 0
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.75, 0.95])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.9])
 def test_no_score_knows_what_came_after_its_decision(skilled: Judged, share: float) -> None:
     """Deal every end out anew that was not known at an instant, and all of the unseen pair's.
 
@@ -157,7 +158,7 @@ def test_no_score_knows_what_came_after_its_decision(skilled: Judged, share: flo
         if frozen_too:
             was, now = getattr(before.frozen, name), getattr(after.frozen, name)
             assert np.array_equal(was, now, equal_nan=True), name
-    assert np.isfinite(before.as_run.ev_r[early]).sum() > 100 or share < 0.5
+    assert np.isfinite(before.as_run.ev_r[early]).sum() > 100
 
 
 def test_every_score_carries_when_its_data_had_ended(skilled: Judged) -> None:
@@ -335,17 +336,20 @@ def test_goals_without_a_figure_are_neither_reached_nor_missed(driftless_report:
 
 @pytest.mark.long
 def test_without_skill_few_intervals_miss_nothing(tmp_path: Path) -> None:
-    """Over 30 driftless worlds the 90 % interval of each lift covers 0 in at least 23."""
-    held = np.zeros(3)
+    """Over 30 driftless worlds each 90 % interval covers 0 in at least 23; 5 % claim an edge."""
+    held, n_claimed = np.zeros(3), 0
     for seed in range(30):
-        made = world(tmp_path / str(seed), n=N, skill=0.0, seed=100 + seed)
+        made = world(tmp_path / str(seed), n=N_DRIFTLESS, skill=0.0, seed=100 + seed)
         sample = load_sample(made.db, made.config, now_ms=made.now_ms)
-        figures = reported(made, sample, told(made, sample, asked()))["frozen"]["all"]
+        scored = told(made, sample, asked(N_DRIFTLESS))
+        figures = reported(made, sample, scored, N_DRIFTLESS)["frozen"]["all"]
         lifts = figures["lift_30"]["model"]
         spans = (lifts["net_r"], lifts["over_mart"], figures["auc_over_mart"])
+        n_claimed += figures["edge_after_costs"]
         held += [low <= 0 <= high for _, low, high in spans]
         made.db.close()
-    assert (held >= 23).all(), held  # at .90 each, fewer has a chance of .02
+    assert (held >= 23).all(), held  # at .90 each, fewer has a chance under .01
+    assert n_claimed <= 5  # of 1.5 at most expected: costs are lost
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ from core.config_file import load_config, replace_text
 from core.domain import Progress
 from core.jobs import learning
 from core.jobs.evaluation_data import Question, fingerprint, imported, question_of, scanned, scratch
-from core.jobs.evaluation_figures import certificates, figures_of, parts_of
+from core.jobs.evaluation_figures import CLAIMS, certificates, figures_of, parts_of
 from core.jobs.evaluation_goals import certificate_row, goal_rows
 from core.jobs.evaluation_scores import Ledger, ledger
 from core.jobs.lift import plain
@@ -102,7 +102,7 @@ def report_of(
         for way, told in zip(WAYS, (made.frozen, made.as_run), strict=True)
     }
     granted = certificates(sample, made.as_run, question, config)
-    headline = figures["frozen"].get("all", {})
+    headline = figures["frozen"].get(CLAIMS, {})
     return {
         "verdict": headline.get("sentence", "Nothing in the report could be scored."),
         "edge_after_costs": headline.get("edge_after_costs"),

@@ -40,6 +40,7 @@ from core.tuning import Finding, Target, Trials, tune
 
 COVERAGES = (0.1, 0.2, 0.3, 0.5, 1.0)
 HEADLINE = 0.3
+CLAIMS = "all"  # the part whose figures may claim an edge: one claim, chosen beforehand
 _BINS = 10
 
 
@@ -135,7 +136,7 @@ def figures_of(
         "gate": _gate(candidates, judged, said, config),
         "promise": [_bin(b) for b in _promises(judged, said)],
     }
-    return dict(plain(figures | _verdict(figures, part.who, span)))
+    return dict(plain(figures | _verdict(figures, part, span)))
 
 
 def controls(candidates: Candidates) -> dict[str, Floats]:
@@ -143,16 +144,17 @@ def controls(candidates: Candidates) -> dict[str, Floats]:
     return {"cost": -candidates.cost_r, "mart": candidates.p_mart}
 
 
-def _verdict(figures: Mapping[str, Any], who: str, span: str) -> dict[str, Any]:
-    """Say in words whether the best 30 % earned more than their costs."""
+def _verdict(figures: Mapping[str, Any], part: Part, span: str) -> dict[str, Any]:
+    """Say in words whether the best 30 % earned more than their costs; one part may claim it."""
     row = next(row for row in figures["coverage"] if row["coverage"] == HEADLINE)
     found = Estimate(*row["net_r"])
     has_edge = bool(found.low > 0)
-    said = "Edge after costs" if has_edge else "No edge after costs"
+    claim = "Edge after costs" if part.name == CLAIMS else "Above 0 here, one look of several"
+    said = claim if has_edge else "No edge after costs"
     return {
         "edge_after_costs": has_edge,
         "sentence": (
-            f"{said}: from {span} the best 30 % of {who} made"
+            f"{said}: from {span} the best 30 % of {part.who} made"
             f" {found.text()} R net a trade (n {row['n']}, n_eff {row['n_eff']:.0f})."
         ),
     }

@@ -148,20 +148,26 @@ def goal_rows(figures: Mapping[str, Figures]) -> list[dict[str, Any]]:
     `figures` are of one way of judging, by sample. None: the figure does not exist.
     """
     return [
-        {
-            "goal": goal.name,
-            "sample": name,
-            "figure": goal.of(figures[name]),
-            "must": goal.must,
-            "holds": goal.is_right(figures[name]),
-            "ambitious": goal.ambitious,
-            "reached": goal.is_reached(figures[name]),
-            "study": goal.study,
-        }
+        _row(goal, name, figures[name])
         for goal in GOALS
         for name in HEADLINES
         if figures.get(name, {}).get("n")
     ]
+
+
+def _row(goal: Goal, name: str, figures: Figures) -> dict[str, Any]:
+    figure = goal.of(figures)
+    exists = figure != "-"
+    return {
+        "goal": goal.name,
+        "sample": name,
+        "figure": figure,
+        "must": goal.must,
+        "holds": goal.is_right(figures) if exists else None,
+        "ambitious": goal.ambitious,
+        "reached": goal.is_reached(figures) if exists else None,
+        "study": goal.study,
+    }
 
 
 def certificate_row(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

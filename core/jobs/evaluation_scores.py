@@ -19,7 +19,7 @@ from core.domain import Bools, Floats, Ints, Progress
 from core.errors import ModelError, NotEnoughData
 from core.gating import Prospect
 from core.jobs.evaluation_data import Question
-from core.jobs.training import MORE, SEED, n_min_of
+from core.jobs.training import SEED, n_min_of
 from core.ml import model
 from core.ml.calibration import Calibration, Told, calibrated, told_forward
 from core.ml.calibrators import log_loss
@@ -124,7 +124,7 @@ def stages(sample: Sample, question: Question, *, n_min: int) -> tuple[list[Stag
         raise NotEnoughData(
             f"{len(whole.train)} closed candidates of {', '.join(question.train)} had matured"
             f" before the report, {n_min} are needed, won and lost;",
-            remedy=MORE,
+            remedy="give candles of a longer span, or more pairs to --train",
         )
     return [s for s in made if len(s.test) and _can_teach(sample, s, n_min)], whole
 
