@@ -9,7 +9,7 @@ SCRIPTS := scheduler_run.py download_data.py retro_scan.py scan_signals.py train
 CODE := core demo benchmarks tests $(SCRIPTS)
 WORKERS ?= 2
 
-.PHONY: help install dev demo run dashboard test check test-long quick bench format clean
+.PHONY: help install dev demo run dashboard test check test-long quick bench evaluate format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -65,6 +65,11 @@ quick: dev ## tests only, one process
 
 bench: dev ## figures, as ratios measured side by side
 	$(BIN)/python -m benchmarks
+
+evaluate: CANDLES = $(or $(DATA),$(wildcard ../shared/data/ohlcv))
+evaluate: install ## the model on DATA=folder of candles; ASK="--train BTC,ETH --unseen SUI"
+	@test -n "$(CANDLES)" || { echo "give the candles: make evaluate DATA=folder" >&2; exit 2; }
+	$(BIN)/python maintenance.py evaluate --data "$(CANDLES)" $(ASK)
 
 format: dev ## format and sort imports
 	$(BIN)/ruff check --fix --select I $(CODE)

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     cli.show(written.figures if args.json else written.table, as_json=args.json)
     if not args.json:
-        cli.show(f"\nwritten to {args.out}: {FILES}", as_json=False)
+        cli.show(f"\n{written.gate}", as_json=False)
+        cli.show(f"written to {args.out}: {FILES}", as_json=False)
     return 0
 
 

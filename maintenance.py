@@ -7,21 +7,27 @@
   verify [--invariants]    live = retro and no look-ahead, checked on your own candles
   rollback                 back to the bundle before this one     config    the settings in force
   notify-test              send a test message                    evaluate  the model's record
+  evaluate --data FOLDER   the model on candles no choice was made on: it learns from some pairs
+                           until a day, and is judged afterwards and on pairs it never saw; your
+                           database is left alone
 
 Examples:
   python maintenance.py weekly
   python maintenance.py restore --file data/backups/ohlcv-20260101-000000-000.db
   python maintenance.py verify --points 200
+  python maintenance.py evaluate --data candles --train BTC,ETH --unseen SUI
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from core import cli
 
+_DAY_MS = 86_400_000
 STEPS = (
     "train",
     "calibrate",
@@ -51,7 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7, help="verify: which bars")
     parser.add_argument("--invariants", action="store_true", help="verify: the tables too")
     parser.add_argument("--force", action="store_true", help="vacuum: even with nothing to gain")
+    _add_evaluation(parser)
     args = parser.parse_args(argv)
+    if args.data and args.step != "evaluate":
+        parser.error(f"--data is for evaluate, not for {args.step}")
+    if args.data:
+        return _evaluate(args)
     if args.step == "restore":
         if args.file is None:
             parser.error("restore needs --file BACKUP")
@@ -63,6 +74,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         result, ok = tools.run_tool(app, args, progress=progress)
         cli.show(result, as_json=args.json)
     return 0 if ok else 1
+
+
+def _add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """Add what only `evaluate --data` takes."""
+    add = parser.add_argument_group("evaluate --data").add_argument
+    add("--data", type=Path, metavar="DIR", help="folder of candle files")
+    for name, text in (
+        ("--train", "pairs to learn from; else those with two years before the report"),
+        ("--unseen", "pairs never to learn from; else all others"),
+    ):
+        add(name, type=_names, default=(), metavar="S[,S..]", help=text)
+    add("--train-until", type=cli.day, default="2023-12-31", help="last day learnt from, UTC")
+    add("--report-until", type=cli.day, help="last day judged; else that of the candles")
+    add("--out", type=Path, default=Path("reports/evaluation"), metavar="DIR")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from core.jobs import tools
+
+    cli.setup_logging(args.log_level)
+    until = args.report_until
+    with cli.progress() as progress:
+        found, shown = tools.evaluated(
+            args,
+            report_ms=cli.day_ms(args.train_until) + _DAY_MS,
+            end_ms=cli.day_ms(until) + _DAY_MS if until else None,
+            progress=progress,
+        )
+    cli.show(found if args.json else shown, as_json=args.json)
+    return 0
 
 
 if __name__ == "__main__":

@@ -99,9 +99,11 @@ def test_written_files_hold_the_returned_figures(seeded: Seeded, tmp_path: Path)
     out = tmp_path / "out"
     written = report.write_report(seeded.path, out)
     figures, books = written.figures, written.figures["books"]
-    assert figures | {"breakdowns": 0} == views.as_json(views.results(seeded.path)) | {
-        "breakdowns": 0
-    }
+    found = views.results(seeded.path)
+    gate = views.gate_as_json(views.gate_record(found))
+    assert figures | {"breakdowns": 0} == views.as_json(found) | {"gate": gate, "breakdowns": 0}
+    assert gate is not None
+    assert gate["sentence"] in (out / "report.html").read_text()
     assert json.loads((out / "metrics.json").read_text()) == figures
     closed = pd.read_csv(out / "equity.csv").groupby("book")["equity_r"].last()
     marked = pd.read_csv(out / "equity_at_market.csv").groupby("book")["equity_r"].last()

@@ -19,7 +19,7 @@ from core.jobs.calibrating import calibrate
 from core.jobs.lift import lift_report, plain
 from core.jobs.training import (
     SEED,
-    n_min_of,
+    target_of,
     train,
 )
 from core.ml.bundle import (
@@ -31,7 +31,7 @@ from core.ml.bundle import (
 from core.store import models as store
 from core.store.db import Database
 from core.timeframe import DAY_MS
-from core.tuning import DELTA, Finding, Target, Trials
+from core.tuning import DELTA, Finding, Trials
 from core.tuning import tune as tuned
 
 __all__ = ["calibrate", "evaluate", "lift_report", "promote", "rollback", "train", "tune", "weekly"]
@@ -60,13 +60,7 @@ def tune(
     days = window_days or gating.window_days
     name = _to_tune(db, config, models_dir, now_ms=now_ms, dry_run=dry_run)
     trials = _trials(db, config, name, mode=chosen, since_ms=now_ms - days * DAY_MS)
-    target = Target(
-        mode=chosen,
-        win_rate=gating.target_winrate_pct / 100,
-        n_min=n_min_of(config),
-        floor=gating.min_ev_pct if chosen == "ev" else 0.0,
-    )
-    findings = tuned(trials, target, seed=SEED)
+    findings = tuned(trials, target_of(config, mode=chosen), seed=SEED)
     report = {
         "bundle": name,
         "mode": chosen,

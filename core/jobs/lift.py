@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from core import performance
-from core.domain import CLOSED, Bools, Floats, Ints
+from core.domain import CLOSED, Bools, Floats
 from core.ml.calibrators import brier, fit
 from core.performance import COVERAGES, Trades
+from core.selection import auc, best_share, difference
 from core.store import models as store
 from core.store.db import Database
+
+__all__ = ["auc", "best_share", "difference", "lift_report", "plain", "probability_figures"]
 
 _SEED = 7
 _CLOSED = frozenset(status.value for status in CLOSED)
@@ -74,16 +77,6 @@ def _trades(rows: Sequence[Mapping[str, Any]]) -> Trades:
     )
 
 
-def auc(score: Floats, won: Bools) -> float:
-    """Return the chance that a win scores above a loss, ties counting half; NaN without both."""
-    n_won, n_lost = int(won.sum()), int((~won).sum())
-    if not n_won or not n_lost:
-        return math.nan
-    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    return float((ranks[place][won].sum() - n_won * (n_won + 1) / 2) / (n_won * n_lost))
-
-
 def probability_figures(p: Floats, p_mart: Floats, won: Bools, weight: Floats) -> dict[str, float]:
     """Return Brier scores, skills, the calibration slope and the mean against the win-rate."""
     base = float(np.average(won, weights=weight))
@@ -108,16 +101,6 @@ def _ev_slope(ev_r: Floats, r: Floats, weight: Floats) -> float:
         return math.nan
     away = x - np.average(x, weights=w)
     return float((w * away * y).sum() / (w * away**2).sum())
-
-
-def best_share(rank: Floats, fold: Ints, share: float) -> Bools:
-    """Say which candidates are the best share of their fold; the earlier of equals goes first."""
-    chosen = np.zeros(len(rank), bool)
-    for name in np.unique(fold):
-        mine = np.flatnonzero(fold == name)
-        order = np.argsort(-rank[mine], kind="stable")
-        chosen[mine[order[: math.ceil(round(share * len(mine), 9))]]] = True
-    return chosen
 
 
 def _coverage(trades: Trades, chosen: Bools, share: float) -> dict[str, Any]:
@@ -153,24 +136,6 @@ def _lift(trades: Trades, chosen: Bools) -> dict[str, Any]:
         "mean_r_over_rest": [over_rest.lift_r, over_rest.lift_r_lo, over_rest.lift_r_hi],
         **{f"{name}_over_all": list(figures) for name, figures in over_all.items()},
     }
-
-
-def difference(
-    values: Floats, first: Bools, second: Bools, *, decided_ms: Ints
-) -> tuple[float, float, float]:
-    """Return mean of `first` less mean of `second`, with its paired 90 % week interval.
-
-    Resampled are the influences of each row on the difference, which costs one pass and keeps
-    the pairing. NaN where either side is empty.
-    """
-    if not first.any() or not second.any():
-        return math.nan, math.nan, math.nan
-    one, two = values[first].mean(), values[second].mean()
-    pull = (values - one) * first / first.mean() - (values - two) * second / second.mean()
-    low, high = performance.mean_interval(
-        one - two + pull, decided_ms, np.random.default_rng(_SEED)
-    )
-    return float(one - two), low, high
 
 
 def plain(value: Any) -> Any:

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from core import evaluation_page
 from core.app import App, wall_ms
 from core.domain import Message, Progress
 from core.errors import UsageError
-from core.jobs import learning, maintain, run, verify
+from core.jobs import evaluation, learning, maintain, run, verify
 from core.jobs.explain import data_now_ms
 from core.notify import channels, sinks_of
 from core.store import operation
@@ -21,7 +22,7 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
     """Run one step; returns (what to show, whether all is well)."""
     step = args.step
     if step in ("train", "calibrate", "tune", "weekly", "rollback", "evaluate"):
-        return _learning(app, step, progress), True
+        return _learning(app, args, progress), True
     if step == "verify":
         return _verify(app, args, progress)
     if step == "doctor":
@@ -40,8 +41,8 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
     return simple[step](), True
 
 
-def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
-    now_ms, where = data_now_ms(app), app.models_dir
+def _learning(app: App, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    step, now_ms, where = args.step, data_now_ms(app), app.models_dir
     if step == "train":
         return learning.train(
             app.db, app.config, models_dir=where, now_ms=now_ms, progress=progress
@@ -49,9 +50,26 @@ def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
     if step == "calibrate":
         return learning.calibrate(app.db, app.config, models_dir=where, now_ms=now_ms)
     if step == "evaluate":
-        return learning.evaluate(app.db, app.config)
+        return evaluation.record(app, in_words=not args.json)
     act = {"tune": learning.tune, "rollback": learning.rollback, "weekly": learning.weekly}[step]
     return act(app.db, app.config, models_dir=where, config_path=app.config_path, now_ms=now_ms)
+
+
+def evaluated(
+    args: argparse.Namespace, *, report_ms: int, end_ms: int | None, progress: Progress
+) -> tuple[Any, Any]:
+    """Judge the model on a folder of candles; return every figure, and what people are shown."""
+    request = evaluation.Request(
+        data=[args.data],
+        train=args.train,
+        unseen=args.unseen,
+        report_ms=report_ms,
+        end_ms=end_ms,
+        out=args.out,
+    )
+    found = evaluation.evaluate(args.config.resolve(), request, progress=progress)
+    written = f"{args.out}: {evaluation.PAGE}, {evaluation.FIGURES}; cache: {found['cache']}"
+    return found, evaluation_page.terminal(found) | {"written": written}
 
 
 def _verify(app: App, args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], bool]:

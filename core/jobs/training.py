@@ -17,7 +17,7 @@ from core.config import Config, strategy_id
 from core.costs import cost_rates
 from core.domain import Bools, Floats, Ints, Progress
 from core.errors import ModelError, NotEnoughData
-from core.gating import Prospect, extra_costs_r
+from core.gating import Mode, Prospect, extra_costs_r
 from core.jobs.lift import plain
 from core.ml import model
 from core.ml.bundle import MODEL, fold_file, load_bundle
@@ -31,6 +31,7 @@ from core.store.db import Database
 from core.store.markets import market_of
 from core.store.signals import feature_matrix
 from core.timeframe import DAY_MS
+from core.tuning import Target
 
 SEED = 11
 MORE = "run: python retro_scan.py over a longer span or more symbols"
@@ -135,6 +136,17 @@ def _is_whole(models_dir: Path, name: str, strategy: str) -> bool:
 def n_min_of(config: Config) -> int:
     """Return the fewest closed candidates any step works with."""
     return config.models.meta.gating.min_closed_samples
+
+
+def target_of(config: Config, *, mode: Mode) -> Target:
+    """Return what a limit has to prove under the owner's settings."""
+    gating = config.models.meta.gating
+    return Target(
+        mode=mode,
+        win_rate=gating.target_winrate_pct / 100,
+        n_min=n_min_of(config),
+        floor=gating.min_ev_pct if mode == "ev" else 0.0,
+    )
 
 
 def window_ms_of(config: Config) -> int:

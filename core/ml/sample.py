@@ -13,6 +13,7 @@ from core.gating import Prospect
 from core.splits import matures_ms, uniqueness
 from core.timeframe import tf_ms
 
+_WORDS = ("symbol", "timeframe", "regime")
 _CLOSED = frozenset(status.value for status in CLOSED)
 
 
@@ -27,6 +28,7 @@ class Sample:
     ids: Ints
     symbol: tuple[str, ...]
     timeframe: tuple[str, ...]
+    regime: tuple[str, ...]
     t0_ms: Ints
     t1_ms: Ints
     known_ms: Ints
@@ -58,15 +60,12 @@ class Sample:
         """Return some of the rows."""
         places = np.arange(len(self))[rows]
         arrays = {
-            name: getattr(self, name)[places]
-            for name in self.__slots__
-            if name not in {"symbol", "timeframe"}
+            name: getattr(self, name)[places] for name in self.__slots__ if name not in _WORDS
         }
-        return Sample(
-            symbol=tuple(self.symbol[i] for i in places.tolist()),
-            timeframe=tuple(self.timeframe[i] for i in places.tolist()),
-            **arrays,
-        )
+        columns: dict[str, Any] = {
+            name: tuple(getattr(self, name)[i] for i in places.tolist()) for name in _WORDS
+        }
+        return Sample(**columns, **arrays)
 
     def weight(self, rows: Ints | Bools) -> Floats:
         """Return the uniqueness of some rows among themselves; it sums to their n_eff."""
@@ -103,6 +102,7 @@ def sample_of(rows: Sequence[Mapping[str, Any]], features: Floats, *, hold_bars:
         ids=instants("id"),
         symbol=tuple(row["symbol"] for row in rows),
         timeframe=tuple(row["timeframe"] for row in rows),
+        regime=tuple(row["regime"] for row in rows),
         t0_ms=instants("decided_ms"),
         t1_ms=np.where(ended > 0, ended, valid),
         known_ms=matures_ms(valid, hold),

@@ -11,6 +11,7 @@ from core.views.figures import (
     local_times,
     signal_figure,
 )
+from core.views.gate import GATE_NOTE, GateLift, gate_as_json, gate_record, gate_table
 from core.views.health import freshness, jobs, outbox, sources
 from core.views.model import Coverage, coverage, ml_p_histogram
 from core.views.reading import Place, place, reading
@@ -49,12 +50,14 @@ __all__ = [
     "BOOKS",
     "BY",
     "CELLS_NOTE",
+    "GATE_NOTE",
     "METRICS_NOTE",
     "THIN_N_EFF",
     "Book",
     "Coverage",
     "EvidenceState",
     "Filters",
+    "GateLift",
     "Health",
     "Place",
     "Results",
@@ -74,6 +77,9 @@ __all__ = [
     "equity_at_market",
     "equity_figure",
     "freshness",
+    "gate_as_json",
+    "gate_record",
+    "gate_table",
     "histogram_figure",
     "jobs",
     "latest_signals",

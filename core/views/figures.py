@@ -31,7 +31,8 @@ def local_time(ts_ms: int, zone: str) -> pd.Timestamp:
     return pd.Timestamp(local_times([ts_ms], zone)[0])
 
 
-def _styled(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
+def styled(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
+    """Return a figure in the colours and margins that all of them share."""
     figure.update_layout(
         height=height,
         margin={"l": 8, "r": 8, "t": 40 if title else 12, "b": 8},
@@ -65,7 +66,7 @@ def candle_figure(bars: pd.DataFrame, *, zone: str, title: str = "") -> go.Figur
     )
     figure.update_xaxes(rangeslider_visible=False)
     figure.update_yaxes(side="right")
-    return _styled(figure, height=460, title=title)
+    return styled(figure, height=460, title=title)
 
 
 def signal_figure(bars: pd.DataFrame, signal: dict[str, Any], *, zone: str) -> go.Figure:
@@ -176,7 +177,7 @@ def equity_figure(
     _add_equity(figure, curve, "closed_ms", ("net R", ENTRY), zone=zone)
     figure.update_yaxes(title_text="R", row=1, col=1)
     figure.update_yaxes(title_text="R below high", row=2, col=1)
-    return _styled(figure, height=430, title=title)
+    return styled(figure, height=430, title=title)
 
 
 def _add_equity(
@@ -247,7 +248,7 @@ def cells_figure(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
     figure.update_yaxes(type="multicategory", autorange="reversed")
     figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1})
     figure.update_xaxes(title_text="R")
-    return _styled(figure, height=120 + 22 * len(places)).update_layout(hovermode="closest")
+    return styled(figure, height=120 + 22 * len(places)).update_layout(hovermode="closest")
 
 
 def coverage_figure(table: pd.DataFrame) -> go.Figure:
@@ -264,9 +265,9 @@ def coverage_figure(table: pd.DataFrame) -> go.Figure:
     )
     figure.update_yaxes(ticksuffix=" %", col=1)
     figure.update_yaxes(ticksuffix=" R", col=2)
-    styled = _styled(figure, height=330)
-    styled.update_layout(margin={"l": 8, "r": 8, "t": 60, "b": 8}, legend={"y": 1.12})
-    return styled
+    return styled(figure, height=330).update_layout(
+        margin={"l": 8, "r": 8, "t": 60, "b": 8}, legend={"y": 1.12}
+    )
 
 
 def _add_line(
@@ -316,4 +317,4 @@ def histogram_figure(table: pd.DataFrame) -> go.Figure:
         figure.add_bar(x=centre, y=table[column], name=name, marker={"color": colour})
     figure.update_layout(barmode="stack", bargap=0.06)
     figure.update_xaxes(title_text="calibrated probability of a win (%)", range=[0, 100])
-    return _styled(figure, height=300)
+    return styled(figure, height=300)
