@@ -95,8 +95,9 @@ def settle_home(app: App, *, take_over: bool) -> bool:
     """Say whether this database lives here; one copied from elsewhere starts muted.
 
     Two copies that both send would tell the owner everything twice. `take_over` makes this
-    place its home.
+    place its home. To be called by the holder of the writer lock: whoever was sending is gone.
     """
+    operation.end_leases(app.db)
     here = f"{platform.node()}:{app.db.path.resolve()}"
     known = operation.label_of(app.db, "home")
     if take_over or not known:

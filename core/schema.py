@@ -230,6 +230,14 @@ CREATE TABLE IF NOT EXISTS states (           -- how far the champion is proven,
 );
 """
 
+_TOLD = """
+CREATE TABLE IF NOT EXISTS pauses (           -- when the owner wanted no signals
+  id INTEGER PRIMARY KEY,
+  from_ms INTEGER NOT NULL,                   -- market time; decisions of [from, to) are not told
+  to_ms INTEGER                               -- NULL: until further notice
+);
+"""
+
 
 class Column(NamedTuple):
     """A column that a later schema added to a table."""
@@ -275,6 +283,11 @@ MIGRATIONS: tuple[Step, ...] = (
             # where none is older than the decision; `data_until_ms`, how far the model's data reach
             Column("signals", "why", "TEXT NOT NULL DEFAULT ''"),
         ),
+    ),
+    Step(
+        _TOLD,
+        # a row in `sending` belongs to its sender until then; later nobody knows what became of it
+        (Column("outbox", "lease_wall_ms", "INTEGER NOT NULL DEFAULT 0"),),
     ),
 )
 VERSION = len(MIGRATIONS)

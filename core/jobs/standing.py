@@ -1,0 +1,81 @@
+"""How things stand, for messages: the proof, the age of the data, what is open, the price now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.app import App
+from core.domain import Series
+from core.messages import PriceNow, Standing
+from core.store import candles as store
+from core.store import operation
+from core.store.db import Database
+from core.store.models import bundles
+from core.timeframe import tf_ms
+
+
+def standing(app: App, *, now_ms: int) -> Standing:
+    """Return how things stand at an instant of market time."""
+    state, reason = proof(app.db, app.strategy)
+    told = "delivery IN ('LIVE', 'PAPER') AND origin = 'live'"
+    counts = dict(
+        app.db.rows(
+            f"SELECT status, count(*) FROM signals WHERE status IN ('PENDING', 'OPEN') AND {told}"
+            " GROUP BY status"
+        )
+    )
+    lasting = [start for start, end in operation.pauses(app.db) if end is None]
+    return Standing(
+        state=state,
+        reason=reason,
+        data_age_ms=data_age_ms(app, now_ms=now_ms),
+        n_pending=counts.get("PENDING", 0),
+        n_open=counts.get("OPEN", 0),
+        paused_ms=lasting[0] if lasting else None,
+    )
+
+
+def proof(db: Database, strategy: str) -> tuple[str, str]:
+    """Return how far an edge is proven for a strategy, and the reason in words.
+
+    The newest row of `states`; without one, what its champion's newest tuning certified.
+    """
+    found = db.rows(
+        "SELECT state, reason FROM states WHERE strategy_id = ? ORDER BY id DESC LIMIT 1",
+        (strategy,),
+    )
+    if found:
+        return str(found[0][0]), str(found[0][1])
+    champions = bundles(db, strategy=strategy, state="champion")
+    if not champions:
+        return "UNGATED", "No proven edge: no model has been promoted yet."
+    n = db.value(
+        "SELECT sum(certified) FROM tunings WHERE bundle = ?1"
+        " AND created_ms = (SELECT max(created_ms) FROM tunings WHERE bundle = ?1)",
+        (champions[0]["id"],),
+    )
+    if n:
+        return "CERTIFIED", f"{n} limits hold a certificate."
+    return "UNCERTIFIED", "No proven edge: no limit of the present model could be certified."
+
+
+def data_age_ms(app: App, *, now_ms: int) -> int | None:
+    """Return the age of the newest candle of the configured symbol furthest behind, or None."""
+    ages = []
+    for symbol in app.config.symbols:
+        base = store.base_series(app.db, app.config.exchange.id, symbol)
+        row = store.series_row(app.db, base)
+        if row is None or row.last_ms is None:
+            return None
+        ages.append(now_ms - row.last_ms - tf_ms(base.timeframe))
+    return max(ages, default=None)
+
+
+def price_now(db: Database, row: Mapping[str, Any], *, now_ms: int) -> PriceNow | None:
+    """Return the newest close of a row's symbol known at an instant, or None without candles."""
+    base = Series(row["exchange"], row["symbol"], row["base_timeframe"])
+    bars = store.last_candles(db, base, 1, known_at_ms=now_ms)
+    if not len(bars):
+        return None
+    return PriceNow(float(bars.close[-1]), int(bars.ts_ms[-1]) + tf_ms(base.timeframe))

@@ -1,0 +1,75 @@
+"""What changed: how far the model is proven, and what the weekly work came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.messages.phone import Look, clean, escaped, message, when, wrapped
+
+_MEANS = {
+    "CERTIFIED": "Its signals come LIVE from now on.",
+    "UNCERTIFIED": "Its signals come as PAPER, size 0.",
+    "DEGRADED": "Its certificate is withdrawn: its signals come as PAPER, size 0.",
+}
+
+
+def state_changed(
+    state: str, look: Look, *, reason: str, at_ms: int, before: str = "", figures: str = ""
+) -> str:
+    """Return the news that the proof of an edge was won or lost, why, and what that means."""
+    lines = [
+        f"<b>{escaped(state, 14)}</b>",
+        *([f"until now {escaped(before, 14)}"] if before else []),
+        f"From {when(at_ms, look.zone)}",
+        "",
+        *wrapped(clean(reason, 300)),
+        *wrapped(clean(figures, 300)),
+        "",
+        *wrapped(_MEANS.get(state, "")),
+    ]
+    return message(lines, look)
+
+
+def weekly_work(tuned: Mapping[str, Any], metrics: Mapping[str, Any], look: Look) -> str:
+    """Return what training, calibration and tuning changed.
+
+    `tuned` is what the tuner says, `metrics` what is stored with its bundle; a step that did not
+    run is left out.
+    """
+    lines = ["<b>WEEKLY WORK</b>"]
+    if "bundle" in tuned:
+        lines.append(f"Model {escaped(tuned['bundle'], 30)}")
+    lines += ["", *_calibrated(metrics.get("calibration") or {}), *_limits(tuned)]
+    decided = tuned.get("promotion") or {}
+    done = "PROMOTED: it speaks from now on" if decided.get("promoted") else "KEPT as it was"
+    reason = clean(str(decided.get("reason", "")).removeprefix("kept: "), 240)
+    lines += ["", f"<b>{done}</b>", *wrapped(reason)]
+    note = decided.get("note") or decided.get("config_note")
+    return message([*lines, *(wrapped(clean(note, 240)) if note else [])], look)
+
+
+def _calibrated(facts: Mapping[str, Any]) -> list[str]:
+    if "brier" not in facts:
+        return []
+    return [
+        f"Trades {facts['n']} (n_eff {facts['n_eff']:.0f})",
+        f"Calibration {escaped(facts['method'], 20)}",
+        f"Brier {facts['brier']:.4f}",
+        f"coin flip's {facts['brier_mart']:.4f}",
+        *wrapped(clean(facts.get("note", ""), 160)),
+    ]
+
+
+def _limits(tuned: Mapping[str, Any]) -> list[str]:
+    if "n_certified" not in tuned:
+        return []
+    n, n_cells = int(tuned["n_certified"]), len(tuned["cells"])
+    lines = [f"Limits proven: {n} of {n_cells}"]
+    for cell, found in sorted(tuned["cells"].items()):
+        if found.get("certified"):
+            value = float(found["value"])
+            unit = f"EV from {value:+.2f} %" if tuned["mode"] == "ev" else f"p from {value:.2f}"
+            name = "all" if cell == "* *" else cell.replace("* ", "all ")
+            lines += [escaped(name, 36), f"  {unit}, n {found['n']} ({found['n_eff']:.0f})"]
+    return lines
