@@ -236,6 +236,10 @@ CREATE TABLE IF NOT EXISTS pauses (           -- when the owner wanted no signal
   from_ms INTEGER NOT NULL,                   -- market time; decisions of [from, to) are not told
   to_ms INTEGER                               -- NULL: until further notice
 );
+CREATE TABLE IF NOT EXISTS commands (         -- what the owner wrote, each taken once
+  update_id INTEGER PRIMARY KEY,              -- Telegram's number of it
+  command TEXT NOT NULL, taken_wall_ms INTEGER NOT NULL
+);
 """
 
 

@@ -198,6 +198,7 @@ def _answers() -> dict[str, str]:
             {"bars": 120, "setups": 5, "tp_net": 2, "candidates": 3},
             why_rows,
             LOOK,
+            start_ms=DECIDED - DAY_MS,
             waiting={"4h": "history: 211 of 300 bars of 4h"},
         ),
         "answer_performance": answers.performance(

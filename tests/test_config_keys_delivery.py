@@ -21,7 +21,7 @@ from core.domain import Delivery, Evidence, Gate, Side
 from core.execution import Event
 from core.jobs.guards import run_guards
 from core.jobs.tell import queue_events, queue_new_signals
-from core.notify import ClosedError, channels, sinks_of
+from core.notify import ClosedError, channels, inbox_of, sinks_of
 from core.notify.deadman import sign_of_life
 from core.store.signals import insert_signal, record_strategy, signal_of
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
@@ -163,6 +163,20 @@ def test_telegram_is_reached_there_as_that_bot_in_that_chat() -> None:
         with pytest.raises(ClosedError):
             telegram_sink(bot.base, TOKEN.replace("t", "u"), "42").send("hello", silent=False)
     assert len(bot.accepted) == 2
+
+
+@shows("notify.telegram.commands")
+def test_commands_are_read_where_they_are_wanted() -> None:
+    """From the bot's inbox; without the key nobody asks for it."""
+    keys = {"enabled": True, "bot_token": TOKEN, "chat_id": "42"}
+    with bot_server(TOKEN) as bot:
+        bot.write(1, "/status")
+        assert inbox_of(turned("notify.telegram", keys | {"api_base": bot.base})) is None
+        assert not bot.polled
+        wanted = keys | {"api_base": bot.base, "commands": True}
+        inbox = inbox_of(turned("notify.telegram", wanted))
+        assert inbox is not None
+        assert [update.text for update in inbox.updates(wait_s=0)] == ["/status"]
 
 
 def telegram_sink(base: str, token: str, chat: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from core.domain import Delivery, Status
 from core.messages.call import PriceNow, band_lines, reason_lines, why_of
@@ -42,6 +41,11 @@ def helped(look: Look, *, unknown: str = "") -> str:
     head = wrapped(f"I do not know {clean(unknown, 40)}.") if unknown else []
     lines = [line for name, what in _COMMANDS for line in (f"<b>{name}</b>", f"  {what}")]
     return message([*head, *lines], look)
+
+
+def sentence(look: Look, text: str) -> str:
+    """Return one sentence as an answer."""
+    return message(wrapped(clean(text, 300)), look)
 
 
 def status(standing: Standing, look: Look, *, extra: Sequence[str] = ()) -> str:
@@ -119,14 +123,19 @@ def why(
     last: Sequence[Row],
     look: Look,
     *,
-    waiting: Mapping[str, Any] | None = None,
+    start_ms: int,
+    waiting: Mapping[str, str],
 ) -> str:
-    """Return where the last day's setups of a symbol stopped, and its newest candidates."""
-    lines = [f"<b>{escaped(symbol, 24)}</b>, last 24 h"]
+    """Return where a symbol's setups since an instant stopped, and its newest candidates.
+
+    `funnel` counts bars, setups and each reason that stopped one; `waiting` says of timeframes why
+    they are not scanned.
+    """
+    lines = [f"<b>{escaped(symbol, 24)}</b>", f"since {when(start_ms, look.zone)}"]
     lines += [f"{escaped(name.replace('_', ' '), 26)}: {n}" for name, n in funnel.items()]
     if not funnel:
         lines.append("no bar was scanned")
-    for name, reason in (waiting or {}).items():
+    for name, reason in waiting.items():
         lines += wrapped(f"{clean(name, 6)} waits: {clean(reason, 80)}")
     for row in last:
         told = row["delivery"] in (Delivery.LIVE, Delivery.PAPER)

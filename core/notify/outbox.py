@@ -20,18 +20,16 @@ import requests
 
 from core import messages
 from core.config import Config
-from core.notify.redaction import redact
-from core.notify.sinks import (
+from core.notify.bot_api import (
+    BotApi,
     ChannelError,
     ClosedError,
-    ConsoleSink,
     DoubtError,
     LaterError,
     RefusedError,
-    Sink,
-    Sinks,
-    TelegramSink,
 )
+from core.notify.redaction import redact
+from core.notify.sinks import ConsoleSink, Sink, Sinks, TelegramSink
 from core.store.db import Database
 from core.store.operation import (
     claim_message,
@@ -116,9 +114,11 @@ def sinks_of(config: Config, *, stream: TextIO | None = None) -> dict[str, Sink]
     makers: dict[str, Callable[[], Sink]] = {
         "console": lambda: ConsoleSink(stream or sys.stdout),
         "telegram": lambda: TelegramSink(
-            requests.Session(),
-            api_base=telegram.api_base,
-            token=telegram.bot_token.get_secret_value(),
+            BotApi(
+                requests.Session(),
+                api_base=telegram.api_base,
+                token=telegram.bot_token.get_secret_value(),
+            ),
             chat_id=telegram.chat_id,
         ),
     }

@@ -101,6 +101,24 @@ def set_paused(db: Database, wanted: bool, *, now_ms: int) -> bool:
     return True
 
 
+def take_command(db: Database, number: int, command: str, *, wall_ms: int) -> bool:
+    """Mark a command of the owner as taken; False when it was before."""
+    return bool(
+        db.run("INSERT OR IGNORE INTO commands VALUES (?, ?, ?)", (number, command[:40], wall_ms))
+    )
+
+
+def is_taken(db: Database, number: int) -> bool:
+    """Say whether a command was carried out before."""
+    return db.value("SELECT 1 FROM commands WHERE update_id = ?", (number,)) is not None
+
+
+def count_foreign(db: Database) -> None:
+    """Count a message of somebody who may not command."""
+    with db.write():
+        set_label(db, "foreign_messages", str(int(label_of(db, "foreign_messages") or 0) + 1))
+
+
 def queue_messages(
     db: Database,
     messages: Iterable[Message],
