@@ -83,7 +83,7 @@ def poll_once(app: App, inbox: Inbox, *, wait_s: float) -> int:
 
 def _take(app: App, update: Update) -> None:
     """Carry out one command: what it changes, its answer and its mark in one commit."""
-    word, _, rest = update.text.strip().partition(" ")
+    word, _, rest = redact(update.text, app.config).strip().partition(" ")
     name = word.partition("@")[0].lower()  # in groups: /status@name_of_the_bot
     row = operation.clock_row(app.db)
     now_ms = row[0] if row else wall_ms()
@@ -96,7 +96,6 @@ def _take(app: App, update: Update) -> None:
         if change is not None:
             changed = operation.set_paused(app.db, change, now_ms=now_ms)
             text = answers.paused(tell.look_of(app), is_paused=change, changed=changed)
-        text = redact(text, app.config)
         answer = Message(dedupe_key=f"command:{update.number}", kind="answer", text=text)
         operation.queue_messages(app.db, [answer], channels=["telegram"], created_ms=now_ms)
 
@@ -127,7 +126,7 @@ def _status(app: App, rest: str, *, now_ms: int) -> str:  # noqa: ARG001
         " ORDER BY id DESC LIMIT 1",
         (wall_ms() - DAY_MS,),
     )
-    extra += [f"{job} failed: {detail}" for job, detail in failed]
+    extra += [f"{job} failed: {redact(detail, app.config)}" for job, detail in failed]
     return answers.status(standing(app, now_ms=now_ms), look, extra=extra)
 
 
