@@ -7,6 +7,7 @@
   verify [--invariants]    live = retro and no look-ahead, checked on your own candles
   rollback                 back to the bundle before this one     config    the settings in force
   notify-test              send a test message                    evaluate  the model's record
+  summary                  the week as a message, and as a page in reports/
 
 Examples:
   python maintenance.py weekly
@@ -28,6 +29,7 @@ STEPS = (
     "tune",
     "weekly",
     "evaluate",
+    "summary",
     "rollback",
     "checkpoint",
     "vacuum",

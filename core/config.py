@@ -259,6 +259,7 @@ class Auto(Section):
     train: WeeklyJob = WeeklyJob()
     calibrate: WeeklyJob = WeeklyJob(minute=30)
     tune: WeeklyJob = WeeklyJob(hour=4)
+    summary: WeeklyJob = WeeklyJob(weekday="mon", hour=8)
 
 
 class Guards(Section):

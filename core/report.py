@@ -76,22 +76,27 @@ def _page(
 ) -> str:
     parts = [
         "<h1>Trader_AI: the record</h1>",
-        f'<p class="banner">{_safe(state.banner)}</p>' if state.banner else "",
-        f"<p>{_safe(_subject(found, zone))}</p>",
-        f"<p><b>{_safe(state.evidence.evidence.value)}</b>. {_safe(state.evidence.sentence)}</p>",
+        f'<p class="banner">{safe(state.banner)}</p>' if state.banner else "",
+        f"<p>{safe(_subject(found, zone))}</p>",
+        f"<p><b>{safe(state.evidence.evidence.value)}</b>. {safe(state.evidence.sentence)}</p>",
         "<h2>The books</h2>",
         *[
-            f"<p><b>{_safe(book.title)}</b>: {_safe(views.verdict_text(book.metrics))}</p>"
+            f"<p><b>{safe(book.title)}</b>: {safe(views.verdict_text(book.metrics))}</p>"
             for book in found.books.values()
         ],
-        _table(views.metrics_table(found)),
-        f'<p class="note">{_safe(views.METRICS_NOTE)}</p>',
-        *[_book(found, name, cells, zone) for name in found.books],
+        table_html(views.metrics_table(found)),
+        f'<p class="note">{safe(views.METRICS_NOTE)}</p>',
+        *[book_html(found, name, cells, zone) for name in found.books],
         _sources(sources),
     ]
+    return document("Trader_AI report", parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """Return a whole page of some parts in HTML; it needs no network."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Trader_AI report</title><style>{_STYLE}</style>"
+        f"<title>{safe(title)}</title><style>{_STYLE}</style>"
     )
     return (
         f'<!doctype html><html lang="en"><head>{head}<script>{get_plotlyjs()}</script></head>'
@@ -103,10 +108,11 @@ def _sources(table: pd.DataFrame | None) -> str:
     if table is None or table.empty:
         return ""
     written = table.assign(share=[f"{100 * share:.1f} %" for share in table["share"]])
-    return f"<h2>Imported candles</h2>{_table(written)}"
+    return f"<h2>Imported candles</h2>{table_html(written)}"
 
 
-def _safe(text: object) -> str:
+def safe(text: object) -> str:
+    """Return any value as text that HTML shows literally."""
     return html.escape(str(text))
 
 
@@ -121,12 +127,13 @@ def _subject(found: views.Results, zone: str) -> str:
     )
 
 
-def _table(table: pd.DataFrame, thin: Sequence[bool] = ()) -> str:
-    head = "".join(f"<th>{_safe(name)}</th>" for name in table.columns)
+def table_html(table: pd.DataFrame, thin: Sequence[bool] = ()) -> str:
+    """Return a table; rows marked thin are grey."""
+    head = "".join(f"<th>{safe(name)}</th>" for name in table.columns)
     marks = list(thin) or [False] * len(table)
     rows = "".join(
         ('<tr class="thin">' if mark else "<tr>")
-        + "".join(f"<td>{_safe(value)}</td>" for value in row)
+        + "".join(f"<td>{safe(value)}</td>" for value in row)
         + "</tr>"
         for row, mark in zip(table.itertuples(index=False), marks, strict=True)
     )
@@ -134,8 +141,9 @@ def _table(table: pd.DataFrame, thin: Sequence[bool] = ()) -> str:
     return f'<div class="wide">{inner}</div>'
 
 
-def _book(found: views.Results, name: str, cells: Cells, zone: str) -> str:
-    title = f"<h2>{_safe(found.books[name].title)}</h2>"
+def book_html(found: views.Results, name: str, cells: Cells, zone: str) -> str:
+    """Return a book's curves and breakdowns."""
+    title = f"<h2>{safe(found.books[name].title)}</h2>"
     curve = views.equity(found, name)
     if curve.empty:
         return f"{title}<p>No trade of this book has ended.</p>"
@@ -146,13 +154,13 @@ def _book(found: views.Results, name: str, cells: Cells, zone: str) -> str:
         shown = {by: table for by, table in tables.items() if by != "exit_reason"}
         parts.append(_plot(views.cells_figure(shown), f"cells-{name}"))
     written = [
-        f"<h3>By {_safe(by.replace('_', ' '))}</h3>"
-        + _table(views.breakdown_table(table), table["is_thin"].tolist())
+        f"<h3>By {safe(by.replace('_', ' '))}</h3>"
+        + table_html(views.breakdown_table(table), table["is_thin"].tolist())
         for by, table in tables.items()
     ]
     note = f"Grey: an effective sample under {views.THIN_N_EFF}; it proves nothing alone."
     parts += [f"<details{' open' if name == 'followed' else ''}><summary>Its parts</summary>"]
-    parts += [*written, f'<p class="note">{note} {_safe(views.CELLS_NOTE)}</p></details>']
+    parts += [*written, f'<p class="note">{note} {safe(views.CELLS_NOTE)}</p></details>']
     return "".join(parts)
 
 

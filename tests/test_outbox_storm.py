@@ -147,10 +147,10 @@ def check_weathered(sink: Mortal, texts: list[str], bot: Bot) -> None:
     for signal in {text.partition(" ")[0] for text in texts}:
         own = [text for text in first if text.partition(" ")[0] == signal]
         assert own == sorted(own), own
-    for text, said in copies.items():
-        assert len(said) <= 1 + sink.doubts[text]
-        assert all(one.startswith(REPEAT) for one in said[1:])
-        assert sink.doubts[text] or not said[0].startswith(REPEAT)
+    for text, came in copies.items():
+        assert len(came) <= 1 + sink.doubts[text]
+        assert all(one.startswith(REPEAT) for one in came[1:])
+        assert sink.doubts[text] or not came[0].startswith(REPEAT)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -9,7 +9,7 @@ from typing import Any
 from core.app import App, wall_ms
 from core.domain import Message, Progress
 from core.errors import UsageError
-from core.jobs import learning, maintain, run, verify
+from core.jobs import learning, maintain, run, tell, verify, weekly
 from core.jobs.explain import data_now_ms
 from core.notify import channels, sinks_of
 from core.store import operation
@@ -35,6 +35,7 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
     simple: dict[str, Callable[[], dict[str, Any]]] = {
         "checkpoint": lambda: maintain.checkpoint(app),
         "vacuum": lambda: maintain.vacuum(app, force=args.force),
+        "summary": lambda: weekly.summarise(app, now_ms=data_now_ms(app)),
         "backup": lambda: maintain.backup(app, now_wall_ms=wall_ms()),
     }
     return simple[step](), True
@@ -51,11 +52,15 @@ def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
     if step == "evaluate":
         return learning.evaluate(app.db, app.config)
     act = {"tune": learning.tune, "rollback": learning.rollback, "weekly": learning.weekly}[step]
-    return act(app.db, app.config, models_dir=where, config_path=app.config_path, now_ms=now_ms)
+    done = act(app.db, app.config, models_dir=where, config_path=app.config_path, now_ms=now_ms)
+    if step in ("tune", "weekly"):
+        tell.queue_weekly_work(app, done.get("tune", done), now_ms=now_ms)
+    return done
 
 
 def _verify(app: App, args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], bool]:
     found = verify.verify(app, n_points=args.points, seed=args.seed, progress=progress)
+    weekly.note_verified(app, found["verified"], ok=bool(found["ok"]), now_ms=data_now_ms(app))
     ok, n_more = bool(found["ok"]), len(found["failed"]) - _LINES
     if n_more > 0 and not args.json:
         found["failed"] = found["failed"][:_LINES]

@@ -10,7 +10,7 @@ from core.messages.call import NO_EDGE, PriceNow, expired_meanwhile, new_signal
 from core.messages.changes import state_changed, weekly_work
 from core.messages.digest import Day, Standing, digest
 from core.messages.events import cancelled, closed, expired, filled, stop_moved, tp1
-from core.messages.phone import GREEN, WIDTH, Look, decimals_of, plain, when
+from core.messages.phone import GREEN, WIDTH, Look, day, decimals_of, plain, when
 from core.messages.record import (
     Record,
     promise_lines,
@@ -33,6 +33,7 @@ __all__ = [
     "answers",
     "cancelled",
     "closed",
+    "day",
     "decimals_of",
     "digest",
     "expired",

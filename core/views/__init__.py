@@ -41,8 +41,11 @@ from core.views.tables import (
     METRICS_NOTE,
     breakdown_table,
     coverage_table,
+    mean_r_text,
     metrics_table,
+    number,
     verdict_text,
+    win_rate_text,
 )
 
 __all__ = [
@@ -79,8 +82,10 @@ __all__ = [
     "latest_signals",
     "local_time",
     "local_times",
+    "mean_r_text",
     "metrics_table",
     "ml_p_histogram",
+    "number",
     "outbox",
     "place",
     "plain",
@@ -93,4 +98,5 @@ __all__ = [
     "state",
     "verdict_text",
     "version",
+    "win_rate_text",
 ]
