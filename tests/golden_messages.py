@@ -1,12 +1,15 @@
 """One message of every kind, as it is kept in tests/golden; the rows are written by hand.
 
 Run `python -m tests.golden_messages` to write them anew after a change that is meant, and read each
-one as it would stand on a phone before it is committed.
+one as it would stand on a phone before it is committed: `--sheet messages.html` makes a page of
+phones, of some of them with their names after it.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,9 +212,37 @@ def _answers() -> dict[str, str]:
     }
 
 
-def main() -> int:
+_STYLE = """
+body { background: #17212b; color: #f5f5f5; font: 15px/1.36 system-ui, sans-serif; margin: 16px;
+  columns: 340px; column-gap: 16px; }
+figure { margin: 0 0 16px; break-inside: avoid; }
+div { background: #182533; border: 1px solid #2b3a4a; border-radius: 12px; padding: 10px 12px;
+  white-space: pre-wrap; }
+figcaption { color: #7d8b99; font-size: 12px; margin: 0 0 4px 4px; }
+code { color: #7cc4ff; font: 14px monospace; } a { color: #6ab3f3; }
+"""
+
+
+def sheet(wanted: Mapping[str, str]) -> str:
+    """Return messages as a page of phones."""
+    phones = "".join(
+        f"<figure><figcaption>{name}</figcaption><div>{text}</div></figure>"
+        for name, text in wanted.items()
+    )
+    return f'<!doctype html><meta charset="utf-8"><style>{_STYLE}</style>{phones}\n'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Write every file; those of messages that are no more go."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sheet", type=Path, help="write a page of phones instead")
+    parser.add_argument("names", nargs="*", help="which messages the page shows")
+    args = parser.parse_args(argv)
     wanted = texts()
+    if args.sheet:
+        chosen = {name: wanted[name] for name in args.names or wanted}
+        args.sheet.write_text(sheet(chosen), encoding="utf-8")
+        return 0
     FOLDER.mkdir(exist_ok=True)
     for path in FOLDER.glob("*.txt"):
         if path.stem not in wanted:

@@ -296,12 +296,12 @@ def test_a_chance_is_never_shown_without_the_coin_flip() -> None:
 def test_reasons_stand_only_where_a_score_has_some() -> None:
     """Without a score neither record nor reasons; without a band the call says so."""
     bare = plain(call(row(why="")))
-    assert "For:" not in bare
+    assert "\nFor\n" not in bare
     assert "out of sample" not in bare
     why = '{"for": [], "against": [["cost_r", null, -0.1]], "data_until_ms": 0}'
     text = plain(call(row(why=why)))
-    assert "For:" not in text
-    assert "Against:\n· cost r nan" in text
+    assert "\nFor\n" not in text
+    assert "Against\n· cost r nan" in text
     assert "Such scores have no out-of-sample" in text
 
 

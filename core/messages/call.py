@@ -183,7 +183,7 @@ def band_lines(why: Mapping[str, Any]) -> list[str]:
 def reason_lines(why: Mapping[str, Any]) -> list[str]:
     """Return what speaks for and against a candidate, strongest first."""
     lines: list[str] = []
-    for title, name in (("For:", "for"), ("Against:", "against")):
+    for title, name in (("<b>For</b>", "for"), ("<b>Against</b>", "against")):
         found = [
             clean(reasons.words(str(feature), nan if value is None else float(value)), _REASON_MAX)
             for feature, value, *_ in why.get(name, ())

@@ -39,8 +39,8 @@ class Record:
 def record_lines(record: Record) -> list[str]:
     """Return a record; a win-rate never stands without its interval and the coin flip's."""
     if not record.n_closed:
-        return [f"{record.title}: no trade closed yet"]
-    lines = [f"{record.title}: {record.n_closed} closed, {in_r(record.total_r)}"]
+        return [f"<b>{record.title}</b>: no trade closed yet"]
+    lines = [f"<b>{record.title}</b>: {record.n_closed} closed, {in_r(record.total_r)}"]
     if not record.n:
         return [*lines, "too young to judge"]
     rate = percent(record.win_rate) + percent_range(record.win_rate_lo, record.win_rate_hi)
@@ -57,10 +57,7 @@ def promise_lines(record: Record) -> list[str]:
     """Return whether what was promised came, as far as the interval allows to say."""
     if not record.n or not math.isfinite(record.promised_r):
         return []
-    lines = [
-        f"promised {in_r(record.promised_r)} a trade,",
-        f"came {in_r(record.mean_r)}{r_range(record.mean_r_lo, record.mean_r_hi)}",
-    ]
+    lines = [f"promised {in_r(record.promised_r)} a trade:"]
     if not math.isfinite(record.mean_r_lo) or record.n_eff < _FEW:
         return [*lines, "too few to say whether it was kept"]
     if record.mean_r_hi < record.promised_r:
