@@ -56,6 +56,7 @@ def record_table(records: Sequence[Record]) -> pd.DataFrame:
             "n (n_eff)": [f"{record.n} ({record.n_eff:.0f})" for record in records],
             "win-rate beside the coin flip's": [views.win_rate_text(record) for record in records],
             "net R a trade": [views.mean_r_text(record) for record in records],
+            "promised R a trade": [views.number(record.promised_r) for record in records],
             "losses at the end": [record.run for record in records],
         }
     )

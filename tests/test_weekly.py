@@ -126,7 +126,9 @@ def test_the_summary_is_a_message_and_a_page_with_the_same_figures(tmp_path: Pat
     seeded = seed(tmp_path)
     app = opened(seeded.config)
     app.db.run("UPDATE signals SET origin = 'live'")
-    weekly.note_verified(app, "decisions 60/60, live = retro 41/41 rows", ok=True, now_ms=END_MS)
+    standing.note_verified(
+        app.db, "decisions 60/60, live = retro 41/41 rows", ok=True, now_ms=END_MS
+    )
     done = weekly.summarise(app, now_ms=END_MS)
     page = Path(done["page"]).read_text(encoding="utf-8")
     text = plain(app.db.value("SELECT text FROM outbox WHERE kind = 'weekly_summary'"))
@@ -152,7 +154,7 @@ def test_an_empty_database_has_a_summary_too(app: App) -> None:
     for said in ("UNGATED", "Data: no candles yet", "LIVE: no trade closed yet", "no model yet"):
         assert said in text
     assert "nothing was promised" in text
-    assert label_of(app.db, weekly.VERIFIED) == ""
+    assert label_of(app.db, standing.VERIFIED) == ""
 
 
 def test_the_digest_tells_how_things_stand(app: App) -> None:

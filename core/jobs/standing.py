@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from core.store import operation
 from core.store.db import Database
 from core.store.models import bundles
 from core.timeframe import tf_ms
+
+VERIFIED = "verified"  # the label of the last proof that live equals retro, as JSON
 
 
 def standing(app: App, *, now_ms: int) -> Standing:
@@ -79,3 +82,10 @@ def price_now(db: Database, row: Mapping[str, Any], *, now_ms: int) -> PriceNow 
     if not len(bars):
         return None
     return PriceNow(float(bars.close[-1]), int(bars.ts_ms[-1]) + tf_ms(base.timeframe))
+
+
+def note_verified(db: Database, said: str, *, ok: bool, now_ms: int) -> None:
+    """Keep what the last proof that live equals retro came to."""
+    value = json.dumps({"said": said if ok else f"DIFFERENT: {said}", "at_ms": now_ms})
+    with db.write():
+        operation.set_label(db, VERIFIED, value)

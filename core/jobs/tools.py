@@ -9,8 +9,9 @@ from typing import Any
 from core.app import App, wall_ms
 from core.domain import Message, Progress
 from core.errors import UsageError
-from core.jobs import learning, maintain, run, tell, verify, weekly
+from core.jobs import learning, maintain, run, tell, verify
 from core.jobs.explain import data_now_ms
+from core.jobs.standing import note_verified
 from core.notify import channels, sinks_of
 from core.store import operation
 
@@ -35,10 +36,16 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
     simple: dict[str, Callable[[], dict[str, Any]]] = {
         "checkpoint": lambda: maintain.checkpoint(app),
         "vacuum": lambda: maintain.vacuum(app, force=args.force),
-        "summary": lambda: weekly.summarise(app, now_ms=data_now_ms(app)),
+        "summary": lambda: _summary(app),
         "backup": lambda: maintain.backup(app, now_wall_ms=wall_ms()),
     }
     return simple[step](), True
+
+
+def _summary(app: App) -> dict[str, Any]:
+    from core.jobs import weekly  # brings the plotting with it
+
+    return weekly.summarise(app, now_ms=data_now_ms(app))
 
 
 def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
@@ -60,7 +67,7 @@ def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
 
 def _verify(app: App, args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], bool]:
     found = verify.verify(app, n_points=args.points, seed=args.seed, progress=progress)
-    weekly.note_verified(app, found["verified"], ok=bool(found["ok"]), now_ms=data_now_ms(app))
+    note_verified(app.db, found["verified"], ok=bool(found["ok"]), now_ms=data_now_ms(app))
     ok, n_more = bool(found["ok"]), len(found["failed"]) - _LINES
     if n_more > 0 and not args.json:
         found["failed"] = found["failed"][:_LINES]

@@ -10,7 +10,7 @@ from core import messages, views
 from core.app import App, wall_ms
 from core.config_file import replace_text
 from core.jobs import record, tell
-from core.jobs.standing import standing
+from core.jobs.standing import VERIFIED, standing
 from core.messages import Health, Week
 from core.store import candles as store
 from core.store import operation
@@ -20,7 +20,6 @@ from core.timeframe import DAY_MS
 from core.weekly_report import weekly_html
 
 _WEEK_MS, _YEAR_MS = 7 * DAY_MS, 365 * DAY_MS
-VERIFIED = "verified"  # the label of the last proof that live equals retro
 
 
 def week_of(app: App, *, now_ms: int) -> Week:
@@ -86,10 +85,3 @@ def summarise(app: App, *, now_ms: int) -> dict[str, Any]:
     text = messages.weekly_summary(week, look, report=name)
     tell.queue_notice(app, "weekly_summary", text, now_ms=now_ms)
     return {"page": str(path), "from_ms": week.start_ms, "to_ms": week.end_ms}
-
-
-def note_verified(app: App, said: str, *, ok: bool, now_ms: int) -> None:
-    """Keep what the last proof that live equals retro came to."""
-    value = json.dumps({"said": said if ok else f"DIFFERENT: {said}", "at_ms": now_ms})
-    with app.db.write():
-        operation.set_label(app.db, VERIFIED, value)
