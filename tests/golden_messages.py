@@ -18,7 +18,7 @@ from core.config import Execution
 from core.messages import Day, Health, Look, Week, answers
 from core.performance import Lift
 from core.timeframe import DAY_MS, HOUR_MS
-from tests.test_messages import BERLIN, DECIDED, LOOK, NOW, call, record, row, standing
+from tests.message_world import BERLIN, DECIDED, LOOK, NOW, call, record, row, standing
 
 FOLDER = Path(__file__).parent / "golden"
 PAPER = {"delivery": "PAPER", "evidence": "UNCERTIFIED", "delivery_reason": "best_few"}

@@ -20,8 +20,8 @@ from core.store.models import insert_bundle, update_bundle
 from core.store.operation import label_of
 from core.timeframe import DAY_MS, HOUR_MS
 from tests.engine_world import opened, write_config
+from tests.message_world import LOOK
 from tests.seed_database import END_MS, seed
-from tests.test_messages import LOOK
 from tests.test_report import Page
 from tests.tiny_database import T0, add, won
 

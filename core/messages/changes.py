@@ -7,6 +7,7 @@ from typing import Any
 
 from core.messages.phone import Look, clean, escaped, message, when, wrapped
 
+_MOST_CELLS = 12
 _MEANS = {
     "CERTIFIED": "Its signals come LIVE from now on.",
     "UNCERTIFIED": "Its signals come as PAPER, size 0.",
@@ -66,10 +67,11 @@ def _limits(tuned: Mapping[str, Any]) -> list[str]:
         return []
     n, n_cells = int(tuned["n_certified"]), len(tuned["cells"])
     lines = [f"Limits proven: {n} of {n_cells}"]
-    for cell, found in sorted(tuned["cells"].items()):
-        if found.get("certified"):
-            value = float(found["value"])
-            unit = f"EV from {value:+.2f} %" if tuned["mode"] == "ev" else f"p from {value:.2f}"
-            name = "all" if cell == "* *" else cell.replace("* ", "all ")
-            lines += [escaped(name, 36), f"  {unit}, n {found['n']} ({found['n_eff']:.0f})"]
-    return lines
+    proven = [(c, f) for c, f in sorted(tuned["cells"].items()) if f.get("certified")]
+    for cell, found in proven[:_MOST_CELLS]:
+        value = float(found["value"])
+        unit = f"EV from {value:+.2f} %" if tuned["mode"] == "ev" else f"p from {value:.2f}"
+        name = "all" if cell == "* *" else cell.replace("* ", "all ")
+        lines += [escaped(name, 36), f"  {unit}, n {found['n']} ({found['n_eff']:.0f})"]
+    n_more = len(proven) - _MOST_CELLS
+    return [*lines, f"and {n_more} more"] if n_more > 0 else lines
