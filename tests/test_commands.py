@@ -65,9 +65,9 @@ def app(tmp_path: Path) -> Iterator[App]:
     made.close()
 
 
-def inbox(bot: Bot) -> Inbox:
+def inbox(bot: Bot, *, read_s: float = 30.0) -> Inbox:
     """The bot's inbox as a process sees it that has just begun."""
-    api = BotApi(requests.Session(), api_base=bot.base, token=CANARY, timeouts_s=(2.0, 0.5))
+    api = BotApi(requests.Session(), api_base=bot.base, token=CANARY, timeouts_s=(9.0, read_s))
     return Inbox(api, chat_id="42")
 
 
@@ -90,7 +90,7 @@ def answered(app: App) -> list[str]:
         ("/signal #S3", "LONG A/USDT\n#S3 ", "OPEN"),
         ("/signal", "Which one? Ask like /signal 123.", ""),
         ("/signal ²", "There is no signal ²", ""),
-        ("/why a", "A/USDT\nsince 2025-01-03 00:00 UTC", "candidates: 2"),
+        ("/why a", "A/USDT\nsince 2025-01-03 00:00 UTC", "candidates: 2\ntold PAPER: 2"),
         ("/why", "Ask like /why A.", ""),
         ("/performance", "PERFORMANCE\n\nLIVE: no trade closed yet", "PAPER: 2 closed, +0.30 R"),
         ("/pause", "PAUSED\n", "/resume ends it"),
@@ -189,7 +189,7 @@ def test_an_outage_loses_no_command(app: App, bot: Bot) -> None:
     bot.polls.extend(["401", "409", "429:3", "html", "reset", "hang"])
     for _ in range(6):
         with pytest.raises(ChannelError):
-            polled(app, bot)
+            commands.poll_once(app, inbox(bot, read_s=0.5), wait_s=0)
     assert polled(app, bot) == 1
 
 

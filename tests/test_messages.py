@@ -74,6 +74,17 @@ def test_script_and_ampersand_are_shown_literally() -> None:
     assert "Setup: a <b> & c" in plain(text)
 
 
+def test_a_number_stays_whole_and_beside_its_unit() -> None:
+    """Wherever the line ends: groups of thousands, units, two parts of a span."""
+    for n in range(1, 36):
+        words = f"{'x' * n} 12 345.5 and 3 h 10 min, 41 % of 5.2 ATR"
+        text = " ".join(lines_of(call(row(rationale=words)))[-3:])
+        lines = lines_of(call(row(rationale=words)))
+        assert "12 345.5 and 3 h 10 min, 41 % of 5.2 ATR" in text
+        for whole in ("12 345.5", "3 h 10 min", "41 %", "5.2 ATR"):
+            assert any(whole in line for line in lines), (n, whole)
+
+
 def test_a_control_sequence_does_not_reach_the_terminal() -> None:
     """Escape codes and line breaks in a column become spaces."""
     text = messages.filled(row(symbol="A\x1b[2J\nB\u202e"), LOOK)

@@ -213,7 +213,7 @@ def test_two_processes_send_everything_once(db: Database, bot: Bot) -> None:
     def empty() -> None:
         with open_database(db.path) as own:
             for _ in range(20):
-                one_round(own, telegram(bot.base))
+                one_round(own, telegram(bot.base, read_s=30.0))
 
     threads = [threading.Thread(target=empty) for _ in range(2)]
     for thread in threads:

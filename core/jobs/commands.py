@@ -191,11 +191,15 @@ def _funnel(app: App, key: tuple[Any, ...], rows: list[dict[str, Any]]) -> dict[
         key,
     )
     found = {str(reason): int(n) for reason, n in counted}
-    ends = Counter(
-        str(row["delivery_reason"] if row["gate"] == Gate.PASS else row["gate_reason"])
-        for row in rows
-    )
+    ends = Counter(_end(row) for row in rows)
     return found | {"candidates": len(rows)} | dict(ends.most_common())
+
+
+def _end(row: Mapping[str, Any]) -> str:
+    """Where a candidate came to: told, or what kept it back."""
+    if row["delivery"] in tell.TOLD:
+        return f"told {row['delivery']}"
+    return str(row["delivery_reason"] if row["gate"] == Gate.PASS else row["gate_reason"])
 
 
 def _performance(app: App, rest: str, *, now_ms: int) -> str:  # noqa: ARG001

@@ -21,7 +21,9 @@ Row = Mapping[str, Any]
 WIDTH = 38
 GREEN = "\N{LARGE GREEN CIRCLE}"
 _GLUE = "\0"  # stands for a space that must not end a line; `clean` lets none through
-_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|R|ATR|h|min|d)(?![a-z]))|(?<=\d [hd]) (?=\d)")
+_BEFORE_UNIT = re.compile(
+    r"(?<=\d) (?=(?:%|R|ATR|h|min|d)(?![a-z]))|(?<=\d [hd]) (?=\d)|(?<=\d) (?=\d{3}\b)"
+)
 _TAG = re.compile(r"<[^<>]*>")
 
 
