@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import random
 import threading
+from argparse import Namespace
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from core.app import settle_home
-from core.domain import Message
-from core.jobs import maintain
+from core.app import settle_home, wall_ms
+from core.domain import Message, no_progress
+from core.jobs import maintain, tools
 from core.messages import plain
 from core.notify import REPEAT, ChannelError, DoubtError, LaterError, Sent, Sink
 from core.store import open_database
@@ -232,6 +233,24 @@ def test_a_start_knows_that_whoever_was_sending_is_gone(tmp_path: Path) -> None:
     settle_home(app, take_over=False)
     assert one_round(app.db, Recorder({}), 0).n_sent == 1
     app.close()
+
+
+@pytest.mark.parametrize(("step", "n_sent"), [("401", 2), ("429:30", 0)])
+def test_a_test_message_tries_a_channel_that_was_mended(
+    step: str, n_sent: int, tmp_path: Path, bot: Bot
+) -> None:
+    """After a wrong token nobody waits ten minutes to see whether it is right now; a 429 does."""
+    keys = {"enabled": True, "bot_token": CANARY, "chat_id": 42, "api_base": bot.base}
+    app = opened(write_config(tmp_path, notify={"console": False, "telegram": keys}))
+    bot.script.append(step)
+    queue(app.db, ["a"])
+    one_round(app.db, telegram(bot.base), wall_ms())
+    shown, ok = tools.run_tool(app, Namespace(step="notify-test"), progress=no_progress)
+    app.close()
+    assert ok
+    assert shown == {"sent": n_sent}
+    assert len(bot.accepted) == n_sent
+    assert len(bot.seen) == 1 + n_sent
 
 
 def test_one_bad_message_does_not_block_the_others(db: Database) -> None:

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from core.config import Config, config_from
-from core.jobs import commands
+from core.jobs import commands, tell, weekly
 from core.notify import (
     BotApi,
     ChannelError,
@@ -181,13 +181,17 @@ def test_commands_and_their_answers_hold_no_secret(tmp_path: Path) -> None:
                     said.append("".join(traceback.format_exception(error)))
 
     said.append(capture([RedactSecrets.of(app.config)], act))
+    tell.queue_digest(app, now_ms=1 << 41)
+    weekly.summarise(app, now_ms=1 << 41)
     app.db.run("DELETE FROM job_runs")  # the secret was put there for the test
-    answers = [text for (text,) in app.db.rows("SELECT text FROM outbox")]
+    answers = [text for (text,) in app.db.rows("SELECT text FROM outbox WHERE kind = 'answer'")]
     assert len(answers) == 4
     assert sum("***" in text for text in answers) == 3
     app.db.run("VACUUM")
     app.close()
-    files = [path.read_bytes() for path in (tmp_path / "a").glob("ohlcv.db*")]
+    found = [*(tmp_path / "a").glob("ohlcv.db*"), *(tmp_path / "a").glob("reports/*")]
+    files = [path.read_bytes() for path in found]
+    assert len(files) > 1
     assert len(said) == 6
     assert not any("canary" in text.lower() for text in [*said, *answers])
     assert not any(b"CANARY" in content for content in files)

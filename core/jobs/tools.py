@@ -88,4 +88,5 @@ def _notify_test(app: App) -> dict[str, Any]:
     message = Message(dedupe_key=f"test:{now}", kind="test", text="Test message: it works.")
     with app.db.write():
         operation.queue_messages(app.db, [message], channels=channels(app.config), created_ms=now)
+        operation.wake_channels(app.db)
     return {"sent": run.deliver_waiting(app, sinks_of(app.config))}

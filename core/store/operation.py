@@ -196,6 +196,16 @@ def rest_of(db: Database, channel: str) -> tuple[int, str]:
     return int(until_wall_ms), str(reason)
 
 
+def wake_channels(db: Database) -> None:
+    """Let channels that the owner was to mend be tried at once; a 429 keeps its time."""
+    with db.write():
+        for name, value in db.rows("SELECT name, value FROM labels WHERE name LIKE 'rest:%'"):
+            channel, (_, reason) = str(name).partition(":")[2], json.loads(value)
+            if not str(reason).startswith("429"):
+                rest_channel(db, channel, until_wall_ms=0, reason="")
+                hurry_messages(db, channel, wall_ms=0)
+
+
 def outbox_counts(db: Database) -> dict[str, int]:
     """Return how many messages are in each state."""
     return dict(db.rows("SELECT state, count(*) FROM outbox GROUP BY state"))
