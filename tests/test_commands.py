@@ -48,7 +48,7 @@ def app(tmp_path: Path) -> Iterator[App]:
     """An engine with an open, a waiting and some closed signals."""
     config = write_config(
         tmp_path,
-        exchange={"id": "x"},
+        exchange={"id": "replay"},
         symbols=["A/USDT", "B/USDT"],
         timeframes=["1h"],
         notify={"telegram": TELEGRAM},
@@ -61,6 +61,7 @@ def app(tmp_path: Path) -> Iterator[App]:
     still: dict[str, Any] = {"closed_ts_ms": None, "exit_price": None, "r_multiple": None}
     add(made.db, strategy, 2, status="OPEN", **still)
     add(made.db, strategy, 2.5, status="PENDING", opened_ts_ms=None, **still)
+    made.db.run("UPDATE signals SET exchange = 'replay'")
     yield made
     made.close()
 

@@ -18,6 +18,7 @@ from core.app import App, wall_ms
 from core.domain import Gate, Message, Series
 from core.errors import TraderError
 from core.jobs import record, tell
+from core.jobs.explain import market_now_ms
 from core.jobs.scan import lacks_history
 from core.jobs.standing import price_now, standing
 from core.messages import answers
@@ -85,8 +86,7 @@ def _take(app: App, update: Update) -> None:
     """Carry out one command: what it changes, its answer and its mark in one commit."""
     word, _, rest = redact(update.text, app.config).strip().partition(" ")
     name = word.partition("@")[0].lower()  # in groups: /status@name_of_the_bot
-    row = operation.clock_row(app.db)
-    now_ms = row[0] if row else wall_ms()
+    now_ms, tick = market_now_ms(app), operation.clock_row(app.db)
     change = {"/pause": True, "/resume": False}.get(name)
     mark = name if change is not None or name in _ANSWERS else "?"
     text = "" if change is not None else _answer(app, name, rest.strip(), now_ms=now_ms)
@@ -94,7 +94,8 @@ def _take(app: App, update: Update) -> None:
         if not operation.take_command(app.db, update.number, mark, wall_ms=wall_ms()):
             return
         if change is not None:
-            changed = operation.set_paused(app.db, change, now_ms=now_ms)
+            # From the engine's own present on: what it has not decided yet is not told.
+            changed = operation.set_paused(app.db, change, now_ms=tick[0] if tick else now_ms)
             text = answers.paused(tell.look_of(app), is_paused=change, changed=changed)
         answer = Message(dedupe_key=f"command:{update.number}", kind="answer", text=text)
         operation.queue_messages(app.db, [answer], channels=["telegram"], created_ms=now_ms)
