@@ -208,7 +208,7 @@ def _accepted(this: _Round, channel: str, row: Mapping[str, Any], message_id: st
     now_ms = this.wall_now_ms()
     with this.db.write():
         changes = {"sent_id": message_id, "sent_wall_ms": now_ms, "last_error": None}
-        update_message(this.db, row["id"], {"state": "sent", **changes})
+        update_message(this.db, row["id"], {"state": "sent", "lease_wall_ms": 0, **changes})
         hurry_messages(this.db, channel, wall_ms=now_ms + _SOON_MS)
         if rest_of(this.db, channel)[0]:
             rest_channel(this.db, channel, until_wall_ms=0, reason="")
@@ -225,7 +225,7 @@ def _settle(
     unanswered = isinstance(error, DoubtError) and error.silent and repeated
     if unanswered or isinstance(error, RefusedError):
         said = f"no answer twice, it may have arrived: {said}" if unanswered else said
-        this.note(row["id"], state="dead", attempts=attempts, last_error=said)
+        this.note(row["id"], state="dead", attempts=attempts, lease_wall_ms=0, last_error=said)
         this.report.n_dead += 1
         return True
     wait_ms = round(1000 * min(_BACKOFF_MAX_S, 2 ** min(attempts, 10)) * (1 + this.jitter()) / 2)
@@ -242,6 +242,7 @@ def _settle(
             row["id"],
             state="ambiguous" if doubtful else "pending",
             attempts=attempts,
+            lease_wall_ms=0,
             next_wall_ms=next_ms,
             last_error=said,
         )
