@@ -141,9 +141,9 @@ def call(one: dict[str, Any], look: Look = LOOK, **more: Any) -> str:
     return messages.new_signal(one, look, execution=Execution(), **more)
 
 
-def of_all(one: dict[str, Any], *, banner: str = "") -> dict[str, str]:
+def of_all(one: dict[str, Any], *, banner: str = "", decimals: int = 1) -> dict[str, str]:
     """Every message about one row."""
-    look = Look(zone=BERLIN, decimals=1, banner=banner)
+    look = Look(zone=BERLIN, decimals=decimals, banner=banner)
     simple: tuple[Callable[[dict[str, Any], Look], str], ...] = (
         messages.filled,
         messages.stop_moved,

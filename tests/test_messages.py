@@ -45,9 +45,10 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("banner", ["", "GENERATED MARKET, EDGE PLANTED, AND THEN SOME MORE"])
-def test_no_line_is_wider_than_a_phone(shape: dict[str, Any], banner: str) -> None:
+@pytest.mark.parametrize("decimals", [0, 1, 8])
+def test_no_line_is_wider_than_a_phone(shape: dict[str, Any], banner: str, decimals: int) -> None:
     """Every visible line of every message fits."""
-    for name, text in of_all(row(**shape), banner=banner).items():
+    for name, text in of_all(row(**shape), banner=banner, decimals=decimals).items():
         for line in lines_of(text):
             assert width(line) <= WIDTH, (name, line)
 

@@ -68,9 +68,11 @@ def signals(
 
 
 def _where(row: Row, look: Look, now: PriceNow | None) -> list[str]:
-    entry = code(row["entry"], look.decimals)
-    stop = code(row["stop_now"] or row["sl"], look.decimals)
-    lines = [f"Entry {entry}, stop {stop}"]
+    stop = row["stop_now"] or row["sl"]
+    lines = [
+        f"Entry {code(row['entry'], look.decimals)}",
+        f"Stop {code(stop, look.decimals)} {distance(row, stop)}",
+    ]
     if row["status"] == Status.OPEN and now is not None:
         lines.append(f"Now {code(now.price, look.decimals)} {distance(row, now.price)}")
     elif row["status"] == Status.PENDING:
