@@ -10,6 +10,7 @@
   evaluate --data FOLDER   the model on candles no choice was made on: it learns from some pairs
                            until a day, and is judged afterwards and on pairs it never saw; your
                            database is left alone
+  summary                  the week as a message, and as a page in reports/
 
 Examples:
   python maintenance.py weekly
@@ -34,6 +35,7 @@ STEPS = (
     "tune",
     "weekly",
     "evaluate",
+    "summary",
     "rollback",
     "checkpoint",
     "vacuum",

@@ -95,8 +95,11 @@ def settle_home(app: App, *, take_over: bool) -> bool:
     """Say whether this database lives here; one copied from elsewhere starts muted.
 
     Two copies that both send would tell the owner everything twice. `take_over` makes this
-    place its home.
+    place its home. To be called by the holder of the writer lock at its start: whoever was sending
+    is gone, and a channel that was closed may have been mended.
     """
+    operation.end_leases(app.db)
+    operation.wake_channels(app.db)
     here = f"{platform.node()}:{app.db.path.resolve()}"
     known = operation.label_of(app.db, "home")
     if take_over or not known:

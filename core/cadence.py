@@ -11,7 +11,7 @@ from core.config import Config, WeeklyJob
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, floor_ms
 
 PIPELINE = ("incremental_sync", "resample", "scan_signals", "execute_signals")
-WEEKLY = ("auto_train", "auto_calibrate", "auto_tune")
+WEEKLY = ("auto_train", "auto_calibrate", "auto_tune", "auto_summary")
 DIGEST = "daily_digest"
 STATS = "market_stats"
 MONITOR = "monitor"
@@ -30,7 +30,7 @@ class Due(NamedTuple):
 
 def _weekly(config: Config) -> dict[str, WeeklyJob]:
     auto = config.auto
-    return dict(zip(WEEKLY, (auto.train, auto.calibrate, auto.tune), strict=True))
+    return dict(zip(WEEKLY, (auto.train, auto.calibrate, auto.tune, auto.summary), strict=True))
 
 
 def last_weekly_ms(job: WeeklyJob, now_ms: int) -> int:

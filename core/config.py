@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from core.section import IsoDate, SecretKeys, SecretText, Section, Timeframe, Weekday, Word, Zone
+from core.config_notify import Notify
+from core.section import IsoDate, SecretKeys, Section, Timeframe, Weekday, Word, Zone
 from core.timeframe import MINUTE_MS, is_derivable, tf_ms
 
 STRATEGY_VERSION = 1  # raise when code changes a candidate or its outcome
@@ -258,6 +259,7 @@ class Auto(Section):
     train: WeeklyJob = WeeklyJob()
     calibrate: WeeklyJob = WeeklyJob(minute=30)
     tune: WeeklyJob = WeeklyJob(hour=4)
+    summary: WeeklyJob = WeeklyJob(weekday="mon", hour=8)
 
 
 class Guards(Section):
@@ -278,45 +280,6 @@ class Backup(Section):
     enabled: bool = True
     dir: Word = "data/backups"
     keep: Annotated[int, Field(ge=1, le=1000)] = 7
-
-
-class Telegram(Section):
-    """Where messages go."""
-
-    enabled: bool = False
-    bot_token: SecretStr = SecretStr("")
-    chat_id: str = ""
-    api_base: str = "https://api.telegram.org"
-    send: Literal["certified", "paper", "all"] = "paper"
-    link_template: str = ""
-    commands: bool = False
-
-    @field_validator("chat_id", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _complete(self) -> Telegram:
-        token, placeholders = self.bot_token.get_secret_value(), ("YOUR_", "${", "<")
-        if self.enabled and (not token or token.startswith(placeholders)):
-            raise ValueError(
-                "bot_token is still a placeholder; put the token of @BotFather there, "
-                "or ${TELEGRAM_BOT_TOKEN}, or set enabled: false"
-            )
-        if self.enabled and (not self.chat_id or self.chat_id.startswith(placeholders)):
-            raise ValueError("chat_id is still a placeholder; put the id of your chat there")
-        return self
-
-
-class Notify(Section):
-    """Messages to the owner."""
-
-    console: bool = True
-    paper_per_day: Annotated[int, Field(ge=0, le=100)] = 3
-    digest_hour: Annotated[int, Field(ge=0, le=23)] = 8
-    deadman_url: SecretText = ""
-    telegram: Telegram = Telegram()
 
 
 class Config(Section):

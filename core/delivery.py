@@ -16,6 +16,7 @@ from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, floor_ms
 WINDOW_MS = 30 * DAY_MS  # what the paper quantile and the drawdown look back on
 SENT = (Delivery.LIVE, Delivery.PAPER)
 _BURST = 2  # at most this many times `paper_per_day` on one UTC day
+Pause = tuple[int, int | None]  # [from, to) in market time; None: it lasts
 _MICRO = 1_000_000  # R is summed in millionths: whole numbers add up alike from any start
 
 
@@ -78,6 +79,7 @@ def deliver(
     send: str,
     paper_per_day: int,
     muted: bool = False,
+    pauses: Sequence[Pause] = (),
 ) -> list[tuple[Delivery, str]]:
     """Return what each decision's owner gets and why, in the order of the input.
 
@@ -87,8 +89,13 @@ def deliver(
     cooldown still counts from, and the last `max_consecutive_stops` to close with a result before
     it: the result is that of one pass over everything.
     """
-    flow = Pass(guards=guards, send=send, paper_per_day=paper_per_day, muted=muted)
+    flow = Pass(guards=guards, send=send, paper_per_day=paper_per_day, muted=muted, pauses=pauses)
     return flow.go_on(decisions)
+
+
+def is_paused(pauses: Sequence[Pause], at_ms: int) -> bool:
+    """Say whether the owner wanted no signals at an instant of market time."""
+    return any(start <= at_ms and (end is None or at_ms < end) for start, end in pauses)
 
 
 @dataclass(slots=True)
@@ -150,6 +157,7 @@ class Pass:
     send: str
     paper_per_day: int
     muted: bool
+    pauses: Sequence[Pause] = ()
     ranks: dict[bool, _Ranks] = field(default_factory=lambda: {True: _Ranks(), False: _Ranks()})
     losses: _Losses = field(default_factory=_Losses)
     pending: list[tuple[int, int, Decision]] = field(default_factory=list)  # heap by closed_ts_ms
@@ -180,6 +188,8 @@ class Pass:
     def _choice(self, row: Decision, ranks: _Ranks) -> tuple[Delivery, str]:
         if self.muted:
             return Delivery.NONE, "muted"
+        if is_paused(self.pauses, row.decided_ms):
+            return Delivery.NONE, "paused"
         if row.gate is not Gate.PASS or row.late:
             return Delivery.DIGEST, "late" if row.gate is Gate.PASS else "rejected"
         kept_back = "" if row.is_certified else self._not_paper(row, ranks)

@@ -1,17 +1,13 @@
-"""How far a champion is proven: its state at promotion, its state at a decision, its words."""
+"""How far a champion is proven: its state at promotion and at a decision, and why."""
 
 from __future__ import annotations
 
-import html
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
 from enum import StrEnum
 from typing import Any
 
 from core.gating import cell_name
-from core.messages import GREEN, WIDTH
 
 
 class Proof(StrEnum):
@@ -30,14 +26,6 @@ class StateRow:
     bundle: str
     state: Proof
     reason: str
-
-
-_MEANS = {
-    Proof.CERTIFIED: "What passes its limit comes as a signal.",
-    Proof.UNCERTIFIED: "No proven edge: nothing comes as a signal.",
-    Proof.DEGRADED: "The certificate is withdrawn until another model is promoted. Nothing comes"
-    " as a signal; open trades are followed to their end.",
-}
 
 
 def is_degraded_at(states: Sequence[StateRow], decided_ms: int) -> bool:
@@ -93,21 +81,3 @@ def degraded_reason(*, e_peak: float, alpha: float, n: int, r: float, promise_r:
         f"net {r:+.2f} R, promised at least {promise_r:+.2f}, n {n}; evidence {e_peak:.0f} to 1"
         f" against the promise, {1 / alpha:.0f} is enough"
     )
-
-
-def state_message(row: StateRow, *, zone: tzinfo, banner: str = "") -> str:
-    """Return the news of a state as text for a phone, in Telegram's HTML."""
-    mark = f"{GREEN} " if row.state is Proof.CERTIFIED else ""
-    since = datetime.fromtimestamp(row.at_ms / 1000, tz=zone)
-    lines = [f"<b>{line}</b>" for line in _wrapped(banner)]
-    lines += [f"{mark}<b>{row.state}</b>", *_wrapped(_upper_first(row.reason)), ""]
-    lines += [*_wrapped(_MEANS[row.state]), "", *_wrapped(f"Model {row.bundle}")]
-    return "\n".join([*lines, f"Since {since:%Y-%m-%d %H:%M %Z}"])
-
-
-def _upper_first(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _wrapped(text: str) -> list[str]:
-    return [html.escape(line, quote=False) for line in textwrap.wrap(text, WIDTH)]

@@ -72,7 +72,7 @@ def _page(
         page.table(views.metrics_table(found)),
         f'<p class="note">{page.safe(views.METRICS_NOTE)}</p>',
         _gate(views.gate_record(found)),
-        *[_book(found, name, cells, zone) for name in found.books],
+        *[book_html(found, name, cells, zone) for name in found.books],
         _sources(sources),
     ]
     return page.html_page("Trader_AI report", parts)
@@ -106,7 +106,8 @@ def _subject(found: views.Results, zone: str) -> str:
     )
 
 
-def _book(found: views.Results, name: str, cells: Cells, zone: str) -> str:
+def book_html(found: views.Results, name: str, cells: Cells, zone: str) -> str:
+    """Return a book's curves and breakdowns."""
     title = f"<h2>{page.safe(found.books[name].title)}</h2>"
     curve = views.equity(found, name)
     if curve.empty:

@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit
 
 from core.config import Risk
-from core.domain import Bools, Floats, Ints
+from core.costs import CostRates
+from core.domain import Bools, Floats, Ints, Side
 
 MAINTENANCE_FRAC = 0.005  # maintenance margin of the lowest tier of the usual perpetuals
 _FINEST_SCALE = 1e10
@@ -53,6 +54,32 @@ def sizing(entry: Floats, stop: Floats, *, risk: Risk, unlevered: bool = False) 
 def _highest_leverage(stop_frac: Floats, risk: Risk) -> Floats:
     room_frac = stop_frac + risk.liquidation_buffer_pct / 100 + MAINTENANCE_FRAC
     return np.floor(np.minimum(risk.leverage_cap, 1 / room_frac))
+
+
+def latest_entry(
+    side: Side,
+    *,
+    stop: float,
+    tp1: float,
+    rates: CostRates,
+    min_tp_net_pct: float,
+    p_win: float | None = None,
+) -> float:
+    """Return the price beyond which the plan is no longer worth entering, not yet on the tick.
+
+    Who comes after the limit order pays taker and slippage. Two limits, the nearer counts: TP1 must
+    still pay `min_tp_net_pct` after costs; and with a probability, entering must not cost more
+    than what it buys: TP1 with that probability, else the stop, each after its costs. It may lie
+    short of the plan's own entry: then only that price, or a better one, will do.
+    """
+    s, late_frac = int(side), rates.taker_frac + rates.slippage_frac
+    # s * (tp1 / e - 1) - maker * tp1 / e - late = min, solved for e
+    paying = tp1 * (1 - s * rates.maker_frac) / (1 + s * (min_tp_net_pct / 100 + late_frac))
+    if p_win is None:
+        return paying
+    at_tp1, at_stop = tp1 * (1 - s * rates.maker_frac), stop * (1 - s * late_frac)
+    fair = (p_win * at_tp1 + (1 - p_win) * at_stop) / (1 + s * late_frac)
+    return s * min(s * paying, s * fair)
 
 
 def on_tick(price: Floats, tick: Floats, *, up: Bools) -> Floats:

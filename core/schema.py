@@ -238,6 +238,18 @@ CREATE TABLE IF NOT EXISTS monitor_figures (  -- the newest look at the champion
 ) WITHOUT ROWID;
 """
 
+_TOLD = """
+CREATE TABLE IF NOT EXISTS pauses (           -- when the owner wanted no signals
+  id INTEGER PRIMARY KEY,
+  from_ms INTEGER NOT NULL,                   -- market time; decisions of [from, to) are not told
+  to_ms INTEGER                               -- NULL: until further notice
+);
+CREATE TABLE IF NOT EXISTS commands (         -- what the owner wrote, each taken once
+  update_id INTEGER PRIMARY KEY,              -- Telegram's number of it
+  command TEXT NOT NULL, taken_wall_ms INTEGER NOT NULL
+);
+"""
+
 
 class Column(NamedTuple):
     """A column that a later schema added to a table."""
@@ -285,6 +297,11 @@ MIGRATIONS: tuple[Step, ...] = (
         ),
     ),
     Step(_MONITOR),
+    Step(
+        _TOLD,
+        # a row in `sending` belongs to its sender until then; later nobody knows what became of it
+        (Column("outbox", "lease_wall_ms", "INTEGER NOT NULL DEFAULT 0"),),
+    ),
 )
 VERSION = len(MIGRATIONS)
 

@@ -20,7 +20,7 @@ from core.timeframe import tf_ms
 from tests.worlds import picked
 
 QUIET: dict[str, Any] = {
-    "auto": {name: {"enabled": False} for name in ("train", "calibrate", "tune")},
+    "auto": {name: {"enabled": False} for name in ("train", "calibrate", "tune", "summary")},
     "backup": {"enabled": False},
 }
 FAR_MS = 1 << 52

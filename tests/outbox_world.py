@@ -11,7 +11,16 @@ import requests
 from core.config import Config, config_from
 from core.domain import Message
 from core.messages import plain
-from core.notify import REPEAT, DoubtError, SendReport, Sent, Sink, TelegramSink, send_waiting
+from core.notify import (
+    REPEAT,
+    BotApi,
+    DoubtError,
+    SendReport,
+    Sent,
+    Sink,
+    TelegramSink,
+    send_waiting,
+)
 from core.store.db import Database
 from core.store.operation import queue_messages
 
@@ -41,11 +50,8 @@ def telegram(base: str, *, read_s: float = 5.0, time: FakeTime | None = None) ->
     """The sink, with waits that take no time but those for an answer."""
     time = time or FakeTime()
     return TelegramSink(
-        requests.Session(),
-        api_base=base,
-        token=CANARY,
+        BotApi(requests.Session(), api_base=base, token=CANARY, timeouts_s=(2.0, read_s)),
         chat_id="42",
-        timeouts_s=(2.0, read_s),
         monotonic=time.monotonic,
         sleep=time.sleep,
     )

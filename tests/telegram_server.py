@@ -1,4 +1,4 @@
-"""A loopback Bot API: `sendMessage` and `getMe`, with the faults an owner's network can have.
+"""A loopback Bot API: `sendMessage`, `getMe` and `getUpdates`, with the faults of a real network.
 
 It checks markup and length as the real one does and remembers every message it accepted.
 """
@@ -23,6 +23,7 @@ _REFUSALS = {
     "401": (401, "Unauthorized"),
     "403": (403, "Forbidden: bot was blocked by the user"),
     "404": (404, "Not Found"),
+    "409": (409, "Conflict: terminated by other getUpdates request"),
     "500": (500, "Internal Server Error"),
     "chat": (400, "Bad Request: chat not found"),
 }
@@ -35,17 +36,33 @@ class Bot:
 
     Each `sendMessage` takes a step of `script`, then "ok": "429:SECONDS", a key of `_REFUSALS`,
     "html" (a proxy's page), "reset" (not accepted, connection broken), "late_reset" (accepted,
-    then broken), "hang" (accepted, no answer), "hang_lost" (neither). `checks` is for `getMe`.
+    then broken), "hang" (accepted, no answer), "hang_lost" (neither). `checks` is for `getMe`,
+    `polls` for `getUpdates`, which never waits. What people wrote is in `inbox`.
     """
 
     token: str
     base: str = ""
     script: deque[str] = field(default_factory=deque)
     checks: deque[str] = field(default_factory=deque)
+    polls: deque[str] = field(default_factory=deque)
+    inbox: list[dict[str, Any]] = field(default_factory=list)
+    polled: list[dict[str, Any]] = field(default_factory=list)
     accepted: list[dict[str, Any]] = field(default_factory=list)
     seen: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # (step, payload)
     n_connections: int = 0
     over: threading.Event = field(default_factory=threading.Event)
+
+    def write(self, number: int, text: str, *, chat: int = 42) -> None:
+        """Let somebody write to the bot."""
+        message = {"message_id": number, "chat": {"id": chat, "type": "private"}, "text": text}
+        self.inbox.append({"update_id": number, "message": message})
+
+    def updates(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Drop what an offset confirms and return the rest."""
+        self.polled.append(payload)
+        first = payload.get("offset", 0)
+        self.inbox = [one for one in self.inbox if one["update_id"] >= first]
+        return {"ok": True, "result": self.inbox[: payload["limit"]]}
 
     def accept(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Take a message and return the answer."""
@@ -79,6 +96,12 @@ class _Handler(BaseHTTPRequestHandler):
         method = self.path.removeprefix(f"/bot{self.bot.token}/")
         if method == "getMe":
             self._play(self.bot.checks.popleft() if self.bot.checks else "ok", None)
+        elif method == "getUpdates":
+            step = self.bot.polls.popleft() if self.bot.polls else "ok"
+            if step == "ok":
+                self._write(200, json.dumps(self.bot.updates(payload)).encode())
+            else:
+                self._play(step, None)
         elif method == "sendMessage":
             step = self.bot.script.popleft() if self.bot.script else "ok"
             self.bot.seen.append((step, payload))

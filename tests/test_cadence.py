@@ -50,7 +50,9 @@ def utc_ms(text: str) -> int:
 def quiet(**notify: object) -> Config:
     """Settings without weekly work."""
     off = {"enabled": False}
-    return config_from({"auto": {"train": off, "calibrate": off, "tune": off}, "notify": notify})
+    return config_from(
+        {"auto": {"train": off, "calibrate": off, "tune": off, "summary": off}, "notify": notify}
+    )
 
 
 def run(ticks: list[int], marks: dict[str, int], config: Config, stop_after: int = 0) -> list[Due]:
@@ -183,7 +185,7 @@ def test_equal_arguments_give_equal_answers_and_are_left_alone(
 
 
 def test_weekly_work_missed_many_times_is_due_once_for_its_newest_instant() -> None:
-    """Five weeks off: one training, for the last Sunday 03:00 before now."""
+    """Five weeks off: one training, for the last Sunday 03:00 before now, and one summary."""
     now_ms = utc_ms("2024-05-01T12:00")
     marks = first_marks(now_ms, {}) | dict.fromkeys(WEEKLY, now_ms - 5 * WEEK_MS)
     done = [due for due in run([now_ms], marks, Config()) if due.job in WEEKLY]
@@ -191,6 +193,7 @@ def test_weekly_work_missed_many_times_is_due_once_for_its_newest_instant() -> N
         Due(utc_ms("2024-04-28T03:00"), "auto_train"),
         Due(utc_ms("2024-04-28T03:30"), "auto_calibrate"),
         Due(utc_ms("2024-04-28T04:00"), "auto_tune"),
+        Due(utc_ms("2024-04-29T08:00"), "auto_summary"),
     ]
 
 

@@ -53,12 +53,14 @@ signals.fibo.tp2_level signals.max_cost_r signals.fees.funding_pct_8h risk.equit
 risk.spot_long_only execution.delivery_delay_s execution.max_hold_candles
 models.meta.calibration.method auto.train.weekday auto.train.hour auto.train.minute
 auto.calibrate.weekday auto.calibrate.hour auto.calibrate.minute auto.tune.weekday auto.tune.hour
-auto.tune.minute guards.cooldown_minutes guards.max_open guards.max_open_per_side
+auto.tune.minute auto.summary.enabled auto.summary.weekday auto.summary.hour
+auto.summary.minute guards.cooldown_minutes guards.max_open guards.max_open_per_side
 guards.max_consecutive_stops guards.stop_pause_hours guards.max_drawdown_r guards.locked_symbols
 backup.enabled backup.dir backup.keep notify.console notify.paper_per_day notify.digest_hour
 notify.deadman_url notify.telegram.api_base notify.telegram.send notify.telegram.link_template
+notify.telegram.commands notify.events.filled notify.events.tp1 notify.events.stop_moved
+notify.events.expired notify.events.cancelled notify.events.closed
 """
-RESERVED = {"notify.telegram.commands"}  # the shipped file says so
 SYMBOL, OTHER = "AAA/USDT:USDT", "BBB/USDT:USDT"
 SOME = random_candles(3 * 1440, 5, start_price=4_000)
 NOW_MS = MONDAY_MS + 3 * DAY_MS
@@ -121,7 +123,7 @@ def test_every_key_has_a_test_that_shows_its_effect() -> None:
     assert shipped == set(model_leaves(Config))
     listed = [*SEED.split(), *FURTHER.split()]
     assert len(listed) == len(set(listed))
-    assert shipped == {*listed, *RESERVED}
+    assert shipped == set(listed)
     assert shown == set(listed)
 
 
@@ -330,7 +332,13 @@ def test_the_scheduler_looks_as_often_as_set(
         assert every["incremental_sync"] == every["scan_signals"] == seconds
 
 
-@shows(*(f"auto.{j}.{k}" for j in ("train", "calibrate", "tune") for k in ("enabled", "weekday")))
+@shows(
+    *(
+        f"auto.{j}.{k}"
+        for j in ("train", "calibrate", "tune", "summary")
+        for k in ("enabled", "weekday")
+    )
+)
 @pytest.mark.parametrize("job", WEEKLY)
 def test_weekly_work_is_due_on_its_day_if_at_all(job: str) -> None:
     """Monday at 05:00 instead of Sunday; never where it is off."""
@@ -340,7 +348,13 @@ def test_weekly_work_is_due_on_its_day_if_at_all(job: str) -> None:
     assert due_at(job, turned(section, off)) is None
 
 
-@shows(*(f"auto.{j}.{k}" for j in ("train", "calibrate", "tune") for k in ("hour", "minute")))
+@shows(
+    *(
+        f"auto.{j}.{k}"
+        for j in ("train", "calibrate", "tune", "summary")
+        for k in ("hour", "minute")
+    )
+)
 @pytest.mark.parametrize("job", WEEKLY)
 def test_weekly_work_is_due_at_its_hour_and_minute(job: str) -> None:
     """UTC."""

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from core.app import App
 from core.cadence import DIGEST, PIPELINE, WEEKLY, next_due
 from core.config import Config
 from core.delivery import Decision
 from core.domain import Delivery, Evidence, Gate, Side
+from core.execution import Event
 from core.jobs.guards import run_guards
-from core.jobs.tell import queue_new_signals
-from core.notify import ClosedError, channels, sinks_of
+from core.jobs.tell import queue_events, queue_new_signals
+from core.notify import ClosedError, channels, inbox_of, sinks_of
 from core.notify.deadman import sign_of_life
 from core.store.signals import insert_signal, record_strategy, signal_of
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
@@ -162,14 +165,29 @@ def test_telegram_is_reached_there_as_that_bot_in_that_chat() -> None:
     assert len(bot.accepted) == 2
 
 
+@shows("notify.telegram.commands")
+def test_commands_are_read_where_they_are_wanted() -> None:
+    """From the bot's inbox; without the key nobody asks for it."""
+    keys = {"enabled": True, "bot_token": TOKEN, "chat_id": "42"}
+    with bot_server(TOKEN) as bot:
+        bot.write(1, "/status")
+        assert inbox_of(turned("notify.telegram", keys | {"api_base": bot.base})) is None
+        assert not bot.polled
+        wanted = keys | {"api_base": bot.base, "commands": True}
+        inbox = inbox_of(turned("notify.telegram", wanted))
+        assert inbox is not None
+        assert [update.text for update in inbox.updates(wait_s=0)] == ["/status"]
+
+
 def telegram_sink(base: str, token: str, chat: str) -> Any:
     """The sink of settings with this address, bot and chat."""
     keys = {"enabled": True, "api_base": base, "bot_token": token, "chat_id": chat}
     return sinks_of(turned("notify.telegram", keys))["telegram"]
 
 
-def first_message(folder: Path, **settings: Any) -> str:
-    """The text that is queued for a new signal, decided at midnight UTC and valid for a day."""
+@contextmanager
+def told_signal(folder: Path, **settings: Any) -> Iterator[tuple[App, dict[str, Any]]]:
+    """A new signal that was told, decided at midnight UTC and valid for a day."""
     app = opened(write_config(folder, **settings))
     strategy = record_strategy(app.db, app.config, now_ms=T0)
     with tiny(folder / "model.db")[0] as other:
@@ -179,9 +197,41 @@ def first_message(folder: Path, **settings: Any) -> str:
     with app.db.write():
         number = insert_signal(app.db, row, np.zeros(2), version=1)
         queue_new_signals(app, [row | {"id": number}], now_ms=T0)
-    text = str(app.db.value("SELECT text FROM outbox"))
+    yield app, row | {"id": number}
     app.close()
-    return text
+
+
+def first_message(folder: Path, **settings: Any) -> str:
+    """The text that is queued for a new signal."""
+    with told_signal(folder, **settings) as (app, _):
+        return str(app.db.value("SELECT text FROM outbox"))
+
+
+KINDS = ("filled", "tp1", "stop_moved", "expired", "cancelled", "closed")
+
+
+@shows(*(f"notify.events.{kind}" for kind in KINDS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_later_message_comes_as_loudly_as_wanted(kind: str, tmp_path: Path) -> None:
+    """Of a LIVE row: with a sound, without one, or not at all; the others as they were."""
+    changes = {"delivery": "LIVE", "pnl_pct": -1.0, "exit_reason": "stop", "tp1_hit": 0}
+    events = [Event(kind=name, at_ms=T0 + i, price=100.0) for i, name in enumerate(KINDS)]
+    for loudness, silent in (("on", [0]), ("silent", [1]), ("off", [])):
+        notify = {"events": {kind: loudness}}
+        with told_signal(tmp_path / loudness, notify=notify) as (app, row):
+            with app.db.write():
+                queue_events(app, row | changes, events)
+            found = app.db.rows("SELECT kind, silent FROM outbox WHERE kind <> 'new_signal'")
+            assert [flag for name, flag in found if name == kind] == silent
+            assert {name for name, _ in found} | {kind} == set(KINDS)
+
+
+def test_yaml_may_write_on_and_off_bare() -> None:
+    """Which it reads as truth values."""
+    events = turned("notify.events", {"filled": False, "expired": True}).notify.events
+    assert (events.filled, events.expired, events.closed) == ("off", "on", "on")
+    with pytest.raises(ValidationError):
+        turned("notify.events.filled", "loud")
 
 
 @shows("notify.telegram.link_template")

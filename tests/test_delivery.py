@@ -111,6 +111,17 @@ def test_muted_sends_nothing_but_keeps_what_was_decided() -> None:
     ]
 
 
+def test_a_pause_tells_nothing_of_its_decisions_and_changes_no_others() -> None:
+    """[2 h, 4 h) and from 6 h on: NONE there, and elsewhere as if those rows had not been."""
+    rows = [decision(hour * HOUR_MS, closed_ms=20 * HOUR_MS) for hour in range(8)]
+    pauses = [(T0 + 2 * HOUR_MS, T0 + 4 * HOUR_MS), (T0 + 6 * HOUR_MS, None)]
+    told = reasons(rows, off(max_open=3), pauses=pauses)
+    assert told[2:4] == told[6:] == ["paused"] * 2
+    rest = [*rows[:2], *rows[4:6]]
+    assert [*told[:2], *told[4:6]] == reasons(rest, off(max_open=3))
+    assert {how for how, why in run(rows, pauses=pauses) if why == "paused"} == {Delivery.NONE}
+
+
 def test_one_message_for_one_side_and_close() -> None:
     """The best of a close speaks for its side; the other side has its own."""
     rows = [

@@ -28,6 +28,7 @@ from core.notify import (
 from core.store import open_database
 from core.store.db import Database
 from core.store.operation import set_label
+from tests.message_world import row
 from tests.outbox_world import (
     CANARY,
     FakeTime,
@@ -43,7 +44,6 @@ from tests.outbox_world import (
     until_empty,
 )
 from tests.telegram_server import DOUBTFUL, Bot, bot_server
-from tests.test_messages import row
 
 
 @pytest.fixture

@@ -7,14 +7,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from core.messages import GREEN, WIDTH, plain
+from core import messages
 from core.proof_state import (
     Proof,
     StateRow,
     degraded_reason,
     is_degraded_at,
     state_after_promotion,
-    state_message,
 )
 
 PROVEN: dict[str, Any] = {
@@ -93,34 +92,23 @@ def test_a_decision_knows_the_states_set_before_it() -> None:
 @pytest.mark.parametrize("state", list(Proof))
 def test_the_news_fits_a_phone_and_shows_no_markup_of_others(state: Proof) -> None:
     """Lines of at most 38 characters, foreign text escaped, green only where proven."""
-    reason = "net <b>+0.12</b> R & more, at least +0.02, n_eff 210, last 365 days"
-    told = row(1_700_000_000_000, state, bundle="20260101-0123456789", reason=reason)
-    text = state_message(told, zone=ZoneInfo("Europe/Berlin"), banner="<i>DEMO</i> " * 8)
-    assert all(len(plain(line)) <= WIDTH for line in text.split("\n"))
+    text = messages.state_changed(
+        state,
+        messages.Look(zone=ZoneInfo("Europe/Berlin"), banner="<i>DEMO</i> " * 8),
+        reason="net <b>+0.12</b> R & more, at least +0.02, n_eff 210, last 365 days",
+        at_ms=1_700_000_000_000,
+        bundle="20260101-0123456789",
+    )
+    assert all(len(messages.plain(line)) <= messages.WIDTH for line in text.split("\n"))
     assert "<i>" not in text
     assert "Net &lt;b&gt;+0.12&lt;/b&gt; R &amp; more" in text
-    assert (GREEN in text) == (state is Proof.CERTIFIED)
+    assert (messages.GREEN in text) == (state is Proof.CERTIFIED)
     assert f"<b>{state}</b>" in text
-    assert text.endswith("Model 20260101-0123456789\nSince 2023-11-14 23:13 CET")
 
 
-def test_the_news_of_a_withdrawal_reads_as_it_should() -> None:
-    """What was earned, what was promised, how strong the evidence is, and what to do."""
-    reason = degraded_reason(e_peak=23.4, alpha=0.05, n=112, r=-0.081, promise_r=0.103)
-    text = state_message(
-        row(1_700_000_000_000, Proof.DEGRADED, reason=reason), zone=ZoneInfo("UTC")
-    )
-    assert text == (
-        "<b>DEGRADED</b>\n"
-        "Net -0.08 R, promised at least +0.10,\n"
-        "n 112; evidence 23 to 1 against the\n"
-        "promise, 20 is enough\n"
-        "\n"
-        "The certificate is withdrawn until\n"
-        "another model is promoted. Nothing\n"
-        "comes as a signal; open trades are\n"
-        "followed to their end.\n"
-        "\n"
-        "Model b1\n"
-        "Since 2023-11-14 22:13 UTC"
+def test_a_withdrawal_says_what_was_earned_and_promised() -> None:
+    """And how strong the evidence is."""
+    assert degraded_reason(e_peak=23.4, alpha=0.05, n=112, r=-0.081, promise_r=0.103) == (
+        "net -0.08 R, promised at least +0.10, n 112; evidence 23 to 1 against the promise,"
+        " 20 is enough"
     )

@@ -24,7 +24,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
     return seed(tmp_path_factory.mktemp("seeded"))
 
 
-class _Page(HTMLParser):
+class Page(HTMLParser):
     """What a browser would fetch, what it would run, and what it would show in cells."""
 
     def __init__(self, text: str) -> None:
@@ -56,7 +56,7 @@ class _Page(HTMLParser):
 def test_a_report_fetches_nothing(seeded: Seeded) -> None:
     """No element names a file or address to load; the plotting code stands inside, once."""
     found = views.results(seeded.path)
-    page = _Page(report.html_report(found, state=views.state(seeded.path)))
+    page = Page(report.html_report(found, state=views.state(seeded.path)))
     assert page.fetched == []
     libraries = [script for script in page.scripts if len(script) > 1_000_000]
     assert len(libraries) == 1
@@ -68,7 +68,7 @@ def test_a_report_fetches_nothing(seeded: Seeded) -> None:
 def test_a_report_shows_the_figures_of_the_views(seeded: Seeded) -> None:
     """Every cell of the three books and of the breakdowns stands in the page; thin ones grey."""
     found = views.results(seeded.path)
-    page = _Page(report.html_report(found, state=views.state(seeded.path)))
+    page = Page(report.html_report(found, state=views.state(seeded.path)))
     wanted = views.metrics_table(found).to_numpy().ravel().tolist()
     n_thin = 0
     for book in found.books:

@@ -132,6 +132,21 @@ def test_interrupted_and_repeated_it_ends_the_same(
     assert tables(app) == whole
 
 
+def test_a_pause_of_the_owner_holds_in_the_past_too(
+    app: App, start: tuple[Path, int], whole: dict[str, Any]
+) -> None:
+    """Nothing decided within it would have been told; before it all is as it was."""
+    from_ms, to_ms = start[1] + N_DAYS // 2 * DAY_MS, start[1] + (N_DAYS // 2 + 2) * DAY_MS
+    app.db.run("INSERT INTO pauses (from_ms, to_ms) VALUES (?, ?)", (from_ms, to_ms))
+    scanned(app, start[1])
+    rows = app.db.rows("SELECT decided_ms, delivery, delivery_reason FROM signals")
+    paused = [row for row in rows if from_ms <= row[0] < to_ms]
+    assert paused
+    assert {row[1:] for row in paused} == {("NONE", "paused")}
+    assert "paused" not in {row[2] for row in rows if row not in paused}
+    assert len(rows) == len(whole["signals"])
+
+
 def test_a_dry_run_says_the_same_and_stores_nothing(
     app: App, start: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Stakes lose what the owner allows, and rounding is always against us."""
 
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.config import Risk
-from core.risk import MAINTENANCE_FRAC, finest_step, finest_steps, on_tick, sizing
+from core.costs import CostRates
+from core.domain import Side
+from core.risk import MAINTENANCE_FRAC, finest_step, finest_steps, latest_entry, on_tick, sizing
 
 
 class Position(NamedTuple):
@@ -132,3 +134,36 @@ def test_the_finest_steps_of_windows_are_each_alone() -> None:
     close = np.array([1.0, 2.0, 3.0, 3.9])
     first, end = np.array([0, 0, 1, 2, 3]), np.array([1, 2, 3, 3, 4])
     assert finest_steps(high, low, close, first, end).tolist() == [1.0, 0.1, 0.01, 0.01, 0.1]
+
+
+@given(
+    side=st.sampled_from(list(Side)),
+    risk_frac=st.floats(0.005, 0.2),
+    reward_frac=st.floats(0.01, 0.3),
+    fee=st.floats(0, 0.002),
+    wanted_pct=st.floats(0, 3),
+    p=st.floats(0.05, 0.95),
+)
+def test_the_latest_entry_pays_exactly_what_is_asked(
+    side: Side, risk_frac: float, reward_frac: float, fee: float, wanted_pct: float, p: float
+) -> None:
+    """At that price, paid as a taker, TP1 nets the minimum; with a chance, two outcomes net 0.
+
+    The nearer of both counts, so that coming later is never asked to pay less.
+    """
+    stop, tp1 = 100 * (1 - side * risk_frac), 100 * (1 + side * reward_frac)
+    rates = CostRates(maker_frac=fee, taker_frac=2 * fee, slippage_frac=fee, funding_frac_8h=0.0)
+    asked: dict[str, Any] = {"stop": stop, "tp1": tp1, "rates": rates, "min_tp_net_pct": wanted_pct}
+
+    def net(entry: float, out: float, out_frac: float) -> float:
+        return side * (out - entry) - 3 * fee * entry - out_frac * out
+
+    paying = latest_entry(side, **asked)
+    assert 100 * net(paying, tp1, fee) / paying == pytest.approx(wanted_pct, abs=1e-9)
+    both = latest_entry(side, **asked, p_win=p)
+    assert side * both <= side * paying + 1e-9
+    value = p * net(both, tp1, fee) + (1 - p) * net(both, stop, 3 * fee)
+    at_limit = 100 * net(both, tp1, fee) / both
+    assert value == pytest.approx(0, abs=1e-9) or at_limit == pytest.approx(wanted_pct, abs=1e-9)
+    assert value >= -1e-9
+    assert at_limit >= wanted_pct - 1e-9

@@ -11,11 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 
 from core.config import Config, config_from
-from core.notify import ChannelError, LaterError, RedactSecrets, Sent, redact
+from core.jobs import commands, tell, weekly
+from core.notify import (
+    BotApi,
+    ChannelError,
+    Inbox,
+    LaterError,
+    RedactSecrets,
+    Sent,
+    redact,
+)
 from core.store import open_database
 from core.store.db import Database
+from core.store.operation import record_run
+from tests.engine_world import opened, write_config
 from tests.outbox_world import CANARY, Recorder, one_round, queue, settings, telegram
 from tests.telegram_server import Bot, bot_server
 
@@ -141,3 +153,45 @@ def test_redaction_knows_the_secrets_of_the_settings() -> None:
         "plain words: 12:30, 1234567:short"
     )
     assert CANARY not in redact(json.dumps({"url": f"/bot{CANARY}/x"}), Config())
+
+
+def test_commands_and_their_answers_hold_no_secret(tmp_path: Path) -> None:
+    """Not when the owner writes the token himself, an error holds it, or polling fails."""
+    keys = {"enabled": True, "bot_token": CANARY, "chat_id": 42, "commands": True}
+    app = opened(write_config(tmp_path / "a", notify={"telegram": keys}))
+    record_run(
+        app.db, "scan", due_ms=0, started_wall_ms=1 << 50, took_ms=0, outcome="error", detail=CANARY
+    )
+    said: list[str] = []
+
+    def act() -> None:
+        with bot_server(CANARY) as bot:
+            bot.polls.extend(["401", "409", "html", "reset", "hang"])
+            for number, text in enumerate(
+                ("/status", f"/{CANARY}", f"/signal {CANARY}", f"/why {CANARY}", CANARY)
+            ):
+                bot.write(number, text)
+            for read_s in (0.3, 0.3, 0.3, 0.3, 0.3, 30.0):
+                api = BotApi(
+                    requests.Session(), api_base=bot.base, token=CANARY, timeouts_s=(9.0, read_s)
+                )
+                try:
+                    commands.poll_once(app, Inbox(api, chat_id="42"), wait_s=0)
+                except ChannelError as error:
+                    said.append("".join(traceback.format_exception(error)))
+
+    said.append(capture([RedactSecrets.of(app.config)], act))
+    tell.queue_digest(app, now_ms=1 << 41)
+    weekly.summarise(app, now_ms=1 << 41)
+    app.db.run("DELETE FROM job_runs")  # the secret was put there for the test
+    answers = [text for (text,) in app.db.rows("SELECT text FROM outbox WHERE kind = 'answer'")]
+    assert len(answers) == 4
+    assert sum("***" in text for text in answers) == 3
+    app.db.run("VACUUM")
+    app.close()
+    found = [*(tmp_path / "a").glob("ohlcv.db*"), *(tmp_path / "a").glob("reports/*")]
+    files = [path.read_bytes() for path in found]
+    assert len(files) > 1
+    assert len(said) == 6
+    assert not any("canary" in text.lower() for text in [*said, *answers])
+    assert not any(b"CANARY" in content for content in files)

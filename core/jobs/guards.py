@@ -7,7 +7,7 @@ from typing import Any
 
 from core.app import App
 from core.config import Config
-from core.delivery import WINDOW_MS, Decision, Pass
+from core.delivery import WINDOW_MS, Decision, Pass, Pause
 from core.domain import Candidate, Delivery, Evidence, Gate, Side, Status, Verdict
 from core.notify import channels
 from core.store import signals as signal_store
@@ -15,19 +15,24 @@ from core.timeframe import MINUTE_MS
 
 
 def run_guards(
-    config: Config, decisions: Sequence[Decision], *, muted: bool = False
+    config: Config,
+    decisions: Sequence[Decision],
+    *,
+    muted: bool = False,
+    pauses: Sequence[Pause] = (),
 ) -> list[tuple[Delivery, str]]:
     """Return how each decision is delivered, under the settings."""
-    return guard_pass(config, muted=muted).go_on(decisions)
+    return guard_pass(config, muted=muted, pauses=pauses).go_on(decisions)
 
 
-def guard_pass(config: Config, *, muted: bool = False) -> Pass:
+def guard_pass(config: Config, *, muted: bool = False, pauses: Sequence[Pause] = ()) -> Pass:
     """Return the pass of the guards under the settings, before its first decision."""
     return Pass(
         guards=config.guards,
         send=config.notify.telegram.send,
         paper_per_day=config.notify.paper_per_day,
         muted=muted or not channels(config),
+        pauses=pauses,
     )
 
 

@@ -14,6 +14,7 @@ from core.app import App, wall_ms
 from core.domain import Series
 from core.errors import StoreError
 from core.jobs.scan import lacks_history, leader_of
+from core.notify import channels
 from core.store import candles as store
 from core.store import operation
 from core.store.db import open_reader
@@ -201,5 +202,10 @@ def _doctor_outbox(app: App) -> list[tuple[str, str, str]]:
         (wall_ms() - 86_400_000,),
     )
     found = [("ok" if waiting < 20 else "warn", f"outbox: {waiting} waiting", "")]
+    for channel in channels(app.config):
+        until_wall_ms, reason = operation.rest_of(app.db, channel)
+        if until_wall_ms > wall_ms():
+            remedy = "401, 403, 404: see notify.telegram; 429: it goes on by itself"
+            found.append(("warn", f"{channel} takes no messages: {reason}", remedy))
     found.extend(("warn", f"{job} failed: {detail}", "") for job, detail in errors)
     return found

@@ -9,11 +9,12 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from core import monitoring
+from core import messages, monitoring
 from core.app import App
 from core.config import Config
 from core.domain import Floats, Gate, Ints, Message
 from core.jobs.lift import plain
+from core.messages import Look
 from core.monitoring import NEVER_MS, Bets, EProcess, Scored
 from core.notify import channels
 from core.proof_state import (
@@ -21,7 +22,6 @@ from core.proof_state import (
     StateRow,
     degraded_reason,
     state_after_promotion,
-    state_message,
 )
 from core.proof_time import ProofTime, proof_time, sentence
 from core.splits import matures_ms
@@ -232,10 +232,16 @@ def set_state(
             message = Message(
                 dedupe_key=f"state:{strategy}:{row.bundle}:{row.at_ms}:{row.state}",
                 kind="state",
-                text=state_message(
-                    row,
-                    zone=ZoneInfo(config.app.timezone),
-                    banner=operation.label_of(db, "banner"),
+                text=messages.state_changed(
+                    row.state,
+                    Look(
+                        zone=ZoneInfo(config.app.timezone),
+                        banner=operation.label_of(db, "banner"),
+                    ),
+                    reason=row.reason,
+                    at_ms=row.at_ms,
+                    bundle=row.bundle,
+                    before="" if last is None else last.state,
                 ),
             )
             operation.queue_messages(db, [message], channels=channels(config), created_ms=row.at_ms)

@@ -26,6 +26,7 @@ from core.jobs.scan import ScanReport, store_rows
 from core.plans import REFUSALS
 from core.signals import candidates_of
 from core.store import candles as store
+from core.store import operation
 from core.store import signals as signal_store
 from core.timeframe import DAY_MS, floor_ms, tf_ms
 
@@ -72,7 +73,7 @@ def retro_scan(
         app=app,
         report=report,
         judge=Judge.of(app),
-        guards=guard_pass(app.config),
+        guards=guard_pass(app.config, pauses=operation.pauses(app.db)),
         scan_stride=0 if limit_per_pair else stride,
         dry_run=dry_run,
         seen_ms=first_ms - WINDOW_MS,

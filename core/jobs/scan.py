@@ -28,6 +28,7 @@ from core.jobs.tell import queue_new_signals
 from core.market_context import spot_of
 from core.store import candles as store
 from core.store import markets as market_store
+from core.store import operation
 from core.store import signals as signal_store
 from core.store.db import Database
 from core.store.gaps import missing_ms
@@ -320,7 +321,8 @@ def _delivered(
     ]
     fresh = {decision.identity for decision in new}
     past = [decision for decision in past if decision.identity not in fresh]
-    return run_guards(app.config, [*past, *new], muted=app.muted)[len(past) :]
+    pauses = operation.pauses(app.db)
+    return run_guards(app.config, [*past, *new], muted=app.muted, pauses=pauses)[len(past) :]
 
 
 def _count(

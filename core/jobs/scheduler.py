@@ -11,7 +11,7 @@ from functools import partial
 from core.app import App, wall_ms
 from core.cadence import DIGEST, MONITOR, PIPELINE, STATS, WEEKLY, next_due
 from core.errors import TraderError
-from core.jobs import maintain, promotion, sync
+from core.jobs import commands, maintain, promotion, sync
 from core.jobs.run import deliver_waiting, look, run_weekly_step
 from core.notify import Sinks, sinks_of
 from core.notify.deadman import sign_of_life
@@ -94,6 +94,8 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     for noisy in ("apscheduler", "apscheduler.executors.default", "apscheduler.scheduler"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     scheduler.start()
+    if app.config.notify.telegram.commands:
+        commands.listen(_Beside(app).app, stop=stop)
     log.info("running %s", ", ".join(sorted(job.id for job in scheduler.get_jobs())))
     try:
         while not stop.wait(0.5):

@@ -10,8 +10,9 @@ from core import evaluation_page
 from core.app import App, wall_ms
 from core.domain import Message, Progress
 from core.errors import UsageError
-from core.jobs import evaluation, learning, maintain, run, verify
+from core.jobs import evaluation, learning, maintain, run, tell, verify
 from core.jobs.explain import data_now_ms
+from core.jobs.standing import note_verified
 from core.notify import channels, sinks_of
 from core.store import operation
 
@@ -36,9 +37,16 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
     simple: dict[str, Callable[[], dict[str, Any]]] = {
         "checkpoint": lambda: maintain.checkpoint(app),
         "vacuum": lambda: maintain.vacuum(app, force=args.force),
+        "summary": lambda: _summary(app),
         "backup": lambda: maintain.backup(app, now_wall_ms=wall_ms()),
     }
     return simple[step](), True
+
+
+def _summary(app: App) -> dict[str, Any]:
+    from core.jobs import weekly  # brings the plotting with it
+
+    return weekly.summarise(app, now_ms=data_now_ms(app))
 
 
 def _learning(app: App, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
@@ -52,7 +60,10 @@ def _learning(app: App, args: argparse.Namespace, progress: Progress) -> dict[st
     if step == "evaluate":
         return evaluation.record(app, in_words=not args.json)
     act = {"tune": learning.tune, "rollback": learning.rollback, "weekly": learning.weekly}[step]
-    return act(app.db, app.config, models_dir=where, config_path=app.config_path, now_ms=now_ms)
+    done = act(app.db, app.config, models_dir=where, config_path=app.config_path, now_ms=now_ms)
+    if step in ("tune", "weekly"):
+        tell.queue_weekly_work(app, done.get("tune", done), now_ms=now_ms)
+    return done
 
 
 def evaluated(
@@ -74,6 +85,7 @@ def evaluated(
 
 def _verify(app: App, args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], bool]:
     found = verify.verify(app, n_points=args.points, seed=args.seed, progress=progress)
+    note_verified(app.db, found["verified"], ok=bool(found["ok"]), now_ms=data_now_ms(app))
     ok, n_more = bool(found["ok"]), len(found["failed"]) - _LINES
     if n_more > 0 and not args.json:
         found["failed"] = found["failed"][:_LINES]
@@ -94,4 +106,5 @@ def _notify_test(app: App) -> dict[str, Any]:
     message = Message(dedupe_key=f"test:{now}", kind="test", text="Test message: it works.")
     with app.db.write():
         operation.queue_messages(app.db, [message], channels=channels(app.config), created_ms=now)
+        operation.wake_channels(app.db)
     return {"sent": run.deliver_waiting(app, sinks_of(app.config))}

@@ -1,7 +1,9 @@
 """Emptying the outbox: each attempt is committed before it is made.
 
 At least once: what was certainly not accepted is tried until it is; what may have been accepted
-is sent again with REPEAT in front. Strictly in the order of the outbox, per channel.
+is sent again with REPEAT in front. In the order of the outbox, per channel; only a message that
+failed again and again is passed by, and by no other of its own signal. See
+docs/decisions/outbox.md.
 """
 
 from __future__ import annotations
@@ -18,25 +20,34 @@ import requests
 
 from core import messages
 from core.config import Config
-from core.notify.redaction import redact
-from core.notify.sinks import (
+from core.notify.bot_api import (
+    BotApi,
     ChannelError,
     ClosedError,
-    ConsoleSink,
     DoubtError,
     LaterError,
     RefusedError,
-    Sink,
-    Sinks,
-    TelegramSink,
 )
+from core.notify.redaction import redact
+from core.notify.sinks import ConsoleSink, Sink, Sinks, TelegramSink
 from core.store.db import Database
-from core.store.operation import label_of, update_message, waiting_messages
+from core.store.operation import (
+    claim_message,
+    hurry_messages,
+    label_of,
+    rest_channel,
+    rest_of,
+    update_message,
+    waiting_messages,
+)
 from core.store.signals import signal_of
 
 REPEAT = "(possible repeat)"
 _ANY_TIME = 1 << 62
 _CLOSED_WAIT_MS = 600_000
+_LEASE_MS = 90_000  # longer than an attempt can take: connecting, sending, and once more plain
+_PASSED_BY = 5  # attempts after which a message may be the fault, and not its channel
+_SOON_MS = 1000
 _BACKOFF_MAX_S = 300
 
 
@@ -62,6 +73,11 @@ class SendReport:
     n_dead: int = 0
     closed: dict[str, str] = field(default_factory=dict)
     next_wall_ms: dict[str, int] = field(default_factory=dict)
+
+    def wait(self, channel: str, until_wall_ms: int) -> None:
+        """Note the earliest instant at which a channel has something to try."""
+        known = self.next_wall_ms.get(channel, until_wall_ms)
+        self.next_wall_ms[channel] = min(known, until_wall_ms)
 
     @property
     def n_sent(self) -> int:
@@ -98,9 +114,11 @@ def sinks_of(config: Config, *, stream: TextIO | None = None) -> dict[str, Sink]
     makers: dict[str, Callable[[], Sink]] = {
         "console": lambda: ConsoleSink(stream or sys.stdout),
         "telegram": lambda: TelegramSink(
-            requests.Session(),
-            api_base=telegram.api_base,
-            token=telegram.bot_token.get_secret_value(),
+            BotApi(
+                requests.Session(),
+                api_base=telegram.api_base,
+                token=telegram.bot_token.get_secret_value(),
+            ),
             chat_id=telegram.chat_id,
         ),
     }
@@ -121,10 +139,10 @@ def send_waiting(
 ) -> SendReport:
     """Send up to `n` waiting messages per channel and say how it went.
 
-    To be called outside a transaction, by one process at a time: a row it finds in `sending` was
-    left by a crash. Each attempt is committed before it is made. A channel stops at its first
-    message that has to wait, and none is started after `budget_s`. A message past its
-    `expires_ms` at `market_ms` is told as expired instead.
+    To be called outside a transaction, by any number of processes. Each attempt is committed before
+    it is made, with a lease: a row in `sending` whose lease is over was left by a crash, and is in
+    doubt. None is started after `budget_s`. A message past its `expires_ms` at `market_ms` is told
+    as expired instead.
     """
     start_s = monotonic()
     this = _Round(
@@ -135,36 +153,65 @@ def send_waiting(
         jitter=jitter,
     )
     for channel, sink in sinks.items():
-        for row in waiting_messages(db, channel, wall_ms=_ANY_TIME, n=n):
-            if row["next_wall_ms"] > this.wall_now_ms():
-                this.report.next_wall_ms[channel] = row["next_wall_ms"]
-                break
-            if monotonic() - start_s > budget_s or not _attempt(this, channel, sink, row):
-                break
+        _empty(this, channel, sink, n=n, is_over=lambda: monotonic() - start_s > budget_s)
     return this.report
 
 
+def _empty(this: _Round, channel: str, sink: Sink, *, n: int, is_over: Callable[[], bool]) -> None:
+    """Try what waits for one channel, until it has to wait as a whole."""
+    rest_ms, _ = rest_of(this.db, channel)
+    if rest_ms > this.wall_now_ms():
+        this.report.wait(channel, rest_ms)
+        return
+    held: set[int | None] = set()  # signals whose next message waits while others go on
+    for row in waiting_messages(this.db, channel, wall_ms=_ANY_TIME, n=n):
+        if row["signal_id"] in held:
+            continue
+        is_sending, passed_by = row["state"] == "sending", row["attempts"] >= _PASSED_BY
+        due_ms = row["lease_wall_ms"] if is_sending else row["next_wall_ms"]
+        if due_ms > this.wall_now_ms():
+            this.report.wait(channel, due_ms)
+            if not (is_sending or passed_by):
+                return
+            held.add(row["signal_id"])
+            continue
+        if is_over():
+            return
+        if _attempt(this, channel, sink, row):
+            continue
+        if not passed_by or rest_of(this.db, channel)[0] > this.wall_now_ms():
+            return
+        held.add(row["signal_id"])
+
+
 def _attempt(this: _Round, channel: str, sink: Sink, row: Mapping[str, Any]) -> bool:
-    """Try one message; False when the channel has to wait."""
+    """Try one message; False when it has to wait."""
     doubtful = row["state"] != "pending"
     text, is_old = _text_now(this, row, doubtful=doubtful)
     try:
         if doubtful:
             sink.check()  # a repeat is not to be spent on a channel that is down
-        this.note(row["id"], state="sending", attempts=row["attempts"] + 1, text=text)
+        lease_ms = this.wall_now_ms() + _LEASE_MS
+        if not claim_message(this.db, row, text=text, lease_wall_ms=lease_ms):
+            return True  # another process was quicker
         thread = _thread(this.db, channel, row["signal_id"])
         sent = sink.send(text, silent=bool(row["silent"]), reply_to=thread)
     except ChannelError as error:
         return _settle(this, channel, row, error, repeated=text.startswith(REPEAT))
-    this.note(
-        row["id"],
-        state="sent",
-        sent_id=sent.message_id,
-        sent_wall_ms=this.wall_now_ms(),
-        last_error=None,
-    )
+    _accepted(this, channel, row, sent.message_id)
     this.report.accepted.append(Accepted(channel, row["kind"], row["signal_id"], is_old))
     return True
+
+
+def _accepted(this: _Round, channel: str, row: Mapping[str, Any], message_id: str | None) -> None:
+    """Write down that a message was taken: so the channel is well, and others may hurry."""
+    now_ms = this.wall_now_ms()
+    with this.db.write():
+        changes = {"sent_id": message_id, "sent_wall_ms": now_ms, "last_error": None}
+        update_message(this.db, row["id"], {"state": "sent", "lease_wall_ms": 0, **changes})
+        hurry_messages(this.db, channel, wall_ms=now_ms + _SOON_MS)
+        if rest_of(this.db, channel)[0]:
+            rest_channel(this.db, channel, until_wall_ms=0, reason="")
 
 
 def _settle(
@@ -178,25 +225,30 @@ def _settle(
     unanswered = isinstance(error, DoubtError) and error.silent and repeated
     if unanswered or isinstance(error, RefusedError):
         said = f"no answer twice, it may have arrived: {said}" if unanswered else said
-        this.note(row["id"], state="dead", attempts=attempts, last_error=said)
+        this.note(row["id"], state="dead", attempts=attempts, lease_wall_ms=0, last_error=said)
         this.report.n_dead += 1
         return True
     wait_ms = round(1000 * min(_BACKOFF_MAX_S, 2 ** min(attempts, 10)) * (1 + this.jitter()) / 2)
+    rests = isinstance(error, ClosedError)
     if isinstance(error, ClosedError):
         wait_ms = _CLOSED_WAIT_MS
         this.report.closed[channel] = said
     elif isinstance(error, LaterError) and error.after_s is not None:
-        wait_ms = round(1000 * (error.after_s + this.jitter()))
+        wait_ms, rests = round(1000 * (error.after_s + this.jitter())), True
     doubtful = isinstance(error, DoubtError) or row["state"] != "pending"
     next_ms = this.wall_now_ms() + wait_ms
-    this.note(
-        row["id"],
-        state="ambiguous" if doubtful else "pending",
-        attempts=attempts,
-        next_wall_ms=next_ms,
-        last_error=said,
-    )
-    this.report.next_wall_ms[channel] = next_ms
+    with this.db.write():
+        this.note(
+            row["id"],
+            state="ambiguous" if doubtful else "pending",
+            attempts=attempts,
+            lease_wall_ms=0,
+            next_wall_ms=next_ms,
+            last_error=said,
+        )
+        if rests:
+            rest_channel(this.db, channel, until_wall_ms=next_ms, reason=said)
+    this.report.wait(channel, next_ms)
     return False
 
 
@@ -207,8 +259,8 @@ def _text_now(this: _Round, row: Mapping[str, Any], *, doubtful: bool) -> tuple[
     signal = signal_of(this.db, row["signal_id"]) if is_old and row["signal_id"] else None
     if signal is not None:
         zone = ZoneInfo(this.config.app.timezone)
-        banner = label_of(this.db, "banner")
-        text = messages.expired_meanwhile(signal, zone=zone, banner=banner)
+        look = messages.Look(zone=zone, banner=label_of(this.db, "banner"))
+        text = messages.expired_meanwhile(signal, look)
     return (f"{REPEAT}\n{text}" if doubtful else text), signal is not None
 
 

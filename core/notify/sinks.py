@@ -2,48 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TextIO
 
-import requests
-from requests import exceptions as http
-
 from core import messages
-from core.errors import TraderError
-from core.notify.redaction import hide
+from core.notify.bot_api import BotApi, DoubtError, LaterError, RefusedError
 
 _TEXT_MAX_BYTES = 2 * 4096  # Telegram counts UTF-16 units
-_WRONG_CHAT = ("chat not found", "chat_id is empty", "upgraded to a supergroup", "peer_id_invalid")
-
-
-class ChannelError(TraderError):
-    """A message that did not go through."""
-
-
-class LaterError(ChannelError):
-    """Nothing was accepted; the same may succeed later, not before `after_s` where given."""
-
-    def __init__(self, message: str, *, after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.after_s = after_s
-
-
-class DoubtError(ChannelError):
-    """The message went out and nothing came back; `silent` when the wait for an answer ended."""
-
-    def __init__(self, message: str, *, silent: bool) -> None:
-        super().__init__(message)
-        self.silent = silent
-
-
-class RefusedError(ChannelError):
-    """This message will never be accepted."""
-
-
-class ClosedError(ChannelError):
-    """The channel takes nothing until the owner mends it."""
 
 
 class Sent(NamedTuple):
@@ -88,49 +54,26 @@ class ConsoleSink:
         return Sent(None)
 
 
-class _Body:
-    """A request body that remembers whether it was fetched.
-
-    It is fetched after connecting and the TLS handshake: if it was not, nothing was accepted.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.fetched = False
-
-    def __len__(self) -> int:
-        return len(self._content)
-
-    def __iter__(self) -> Iterator[bytes]:
-        self.fetched = True
-        yield self._content
-
-
 class TelegramSink:
     """One chat of the Bot API, at most one message every `pace_s`."""
 
     def __init__(
         self,
-        session: requests.Session,
+        api: BotApi,
         *,
-        api_base: str,
-        token: str,
         chat_id: str,
-        timeouts_s: tuple[float, float] = (5.0, 20.0),
         pace_s: float = 1.0,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._session, self._token, self._chat_id = session, token, chat_id
-        self._base = f"{api_base.rstrip('/')}/bot{token}"
-        self._timeouts_s, self._pace_s = timeouts_s, pace_s
+        self._api, self._chat_id, self._pace_s = api, chat_id, pace_s
         self._monotonic, self._sleep = monotonic, sleep
         self._free_s = monotonic()
 
     def check(self) -> None:
         """Ask the server who we are; no message is involved, so no doubt can come of it."""
         try:
-            self._post("getMe", {})
+            self._api.call("getMe", {})
         except DoubtError as error:
             raise LaterError(error.message) from error
 
@@ -147,57 +90,10 @@ class TelegramSink:
             original = {"message_id": int(reply_to), "allow_sending_without_reply": True}
             payload["reply_parameters"] = original
         try:
-            result = self._post("sendMessage", {**payload, "text": text, "parse_mode": "HTML"})
+            result = self._api.call("sendMessage", {**payload, "text": text, "parse_mode": "HTML"})
         except RefusedError:
             cut = messages.plain(text).encode("utf-16-le")[:_TEXT_MAX_BYTES]
             bare = cut.decode("utf-16-le", "ignore")
-            result = self._post("sendMessage", {**payload, "text": bare})
-        return Sent(str(result.get("message_id", "")) or None)
-
-    def _post(self, method: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        body = _Body(json.dumps(payload).encode())
-        try:
-            response = self._session.post(
-                f"{self._base}/{method}",
-                data=body,
-                headers={"Content-Type": "application/json"},
-                timeout=self._timeouts_s,
-                allow_redirects=False,
-            )
-        except http.RequestException as error:
-            # `from None`: the cause holds the address, and the address holds the token.
-            raise self._silence(error, fetched=body.fetched) from None
-        finally:
-            # A kept connection may have died without our knowing, which would look like doubt.
-            self._session.close()
-        return _answer(response)
-
-    def _silence(self, error: Exception, *, fetched: bool) -> ChannelError:
-        said = hide(f"{type(error).__name__}: {error}", [self._token])[:300]
-        if isinstance(error, http.MissingSchema | http.InvalidSchema | http.InvalidURL):
-            return ClosedError(f"notify.telegram.api_base cannot be used: {said}")
-        if fetched:
-            return DoubtError(said, silent=isinstance(error, http.Timeout))
-        return LaterError(said)
-
-
-def _answer(response: requests.Response) -> dict[str, Any]:
-    """Return the result of an answer, or raise what it means."""
-    status = response.status_code
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    answer = answer if isinstance(answer, dict) else {}
-    if status == 200 and answer.get("ok"):
-        result = answer.get("result")
-        return result if isinstance(result, dict) else {}
-    said = f"{status} {answer.get('description') or response.reason or 'no Bot API answer'}"[:300]
-    if status == 429:
-        wait = (answer.get("parameters") or {}).get("retry_after")
-        raise LaterError(said, after_s=float(wait) if isinstance(wait, int | float) else None)
-    if status in (401, 403, 404) or any(phrase in said.lower() for phrase in _WRONG_CHAT):
-        raise ClosedError(said)
-    if 400 <= status < 500 and status != 408:
-        raise RefusedError(said)
-    raise LaterError(said)
+            result = self._api.call("sendMessage", {**payload, "text": bare})
+        known = result.get("message_id") if isinstance(result, dict) else None
+        return Sent(None if known is None else str(known))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -77,6 +78,47 @@ def label_of(db: Database, name: str) -> str:
     return str(db.value("SELECT value FROM labels WHERE name = ?", (name,)) or "")
 
 
+def pauses(db: Database) -> list[tuple[int, int | None]]:
+    """Return when the owner wanted no signals, [from, to) in market time; None: until now."""
+    return [(int(a), b) for a, b in db.rows("SELECT from_ms, to_ms FROM pauses ORDER BY id")]
+
+
+def set_paused(db: Database, wanted: bool, *, now_ms: int) -> bool:
+    """Begin or end a pause in market time; False when there was nothing to change.
+
+    It holds for every decision not taken yet: where one is stored beyond `now_ms`, from after it.
+    Call it inside a transaction, as the scan decides in one: then no decision is told otherwise
+    than a retro-scan of the same stretch would have it.
+    """
+    newest = db.value("SELECT max(decided_ms) FROM signals WHERE origin = 'live'")
+    at_ms = max(now_ms, newest or 0) + 1
+    if wanted == bool(db.value("SELECT count(*) FROM pauses WHERE to_ms IS NULL")):
+        return False
+    if wanted:
+        db.run("INSERT INTO pauses (from_ms) VALUES (?)", (at_ms,))
+    else:
+        db.run("UPDATE pauses SET to_ms = ? WHERE to_ms IS NULL", (at_ms,))
+    return True
+
+
+def take_command(db: Database, number: int, command: str, *, wall_ms: int) -> bool:
+    """Mark a command of the owner as taken; False when it was before."""
+    return bool(
+        db.run("INSERT OR IGNORE INTO commands VALUES (?, ?, ?)", (number, command[:40], wall_ms))
+    )
+
+
+def is_taken(db: Database, number: int) -> bool:
+    """Say whether a command was carried out before."""
+    return db.value("SELECT 1 FROM commands WHERE update_id = ?", (number,)) is not None
+
+
+def count_foreign(db: Database) -> None:
+    """Count a message of somebody who may not command."""
+    with db.write():
+        set_label(db, "foreign_messages", str(int(label_of(db, "foreign_messages") or 0) + 1))
+
+
 def queue_messages(
     db: Database,
     messages: Iterable[Message],
@@ -114,6 +156,54 @@ def update_message(db: Database, number: int, changes: Mapping[str, Any]) -> Non
     """Write new values into some columns of one outbox row."""
     sets = ", ".join(f"{name} = :{name}" for name in changes)
     db.run(f"UPDATE outbox SET {sets} WHERE id = :id", {**changes, "id": number})
+
+
+def claim_message(db: Database, row: Mapping[str, Any], *, text: str, lease_wall_ms: int) -> bool:
+    """Take a message for one attempt, committed before it is made; False when another has it."""
+    with db.write():
+        return (
+            db.run(
+                "UPDATE outbox SET state = 'sending', attempts = attempts + 1, text = ?,"
+                " lease_wall_ms = ? WHERE id = ? AND state = ? AND attempts = ?",
+                (text, lease_wall_ms, row["id"], row["state"], row["attempts"]),
+            )
+            == 1
+        )
+
+
+def end_leases(db: Database) -> int:
+    """Say that whoever was sending is gone; returns how many messages it leaves in doubt."""
+    return db.run("UPDATE outbox SET lease_wall_ms = 0 WHERE state = 'sending'")
+
+
+def hurry_messages(db: Database, channel: str, *, wall_ms: int) -> None:
+    """Let what waits for a channel to get well be tried soon: it took another message."""
+    db.run(
+        "UPDATE outbox SET next_wall_ms = ?1 WHERE channel = ?2 AND state = 'pending'"
+        " AND next_wall_ms > ?1",
+        (wall_ms, channel),
+    )
+
+
+def rest_channel(db: Database, channel: str, *, until_wall_ms: int, reason: str) -> None:
+    """Let a whole channel rest, and say why; it may be told after a restart, too."""
+    set_label(db, f"rest:{channel}", json.dumps([until_wall_ms, reason]))
+
+
+def rest_of(db: Database, channel: str) -> tuple[int, str]:
+    """Return until when a channel rests and why; (0, '') when it does not."""
+    until_wall_ms, reason = json.loads(label_of(db, f"rest:{channel}") or '[0, ""]')
+    return int(until_wall_ms), str(reason)
+
+
+def wake_channels(db: Database) -> None:
+    """Let channels that the owner was to mend be tried at once; a 429 keeps its time."""
+    with db.write():
+        for name, value in db.rows("SELECT name, value FROM labels WHERE name LIKE 'rest:%'"):
+            channel, (_, reason) = str(name).partition(":")[2], json.loads(value)
+            if not str(reason).startswith("429"):
+                rest_channel(db, channel, until_wall_ms=0, reason="")
+                hurry_messages(db, channel, wall_ms=0)
 
 
 def outbox_counts(db: Database) -> dict[str, int]:

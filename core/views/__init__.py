@@ -42,8 +42,11 @@ from core.views.tables import (
     METRICS_NOTE,
     breakdown_table,
     coverage_table,
+    mean_r_text,
     metrics_table,
+    number,
     verdict_text,
+    win_rate_text,
 )
 
 __all__ = [
@@ -85,8 +88,10 @@ __all__ = [
     "latest_signals",
     "local_time",
     "local_times",
+    "mean_r_text",
     "metrics_table",
     "ml_p_histogram",
+    "number",
     "outbox",
     "place",
     "plain",
@@ -99,4 +104,5 @@ __all__ = [
     "state",
     "verdict_text",
     "version",
+    "win_rate_text",
 ]

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from core import performance
+from core.bootstrap import SEED
 from core.domain import CLOSED
 from core.store import Database
 from core.store.models import bundles, scores_of
 from core.views.reading import reading
-from core.views.results import BOOTSTRAP_SEED, trades_of
+from core.views.results import trades_of
 from core.views.state import newest_strategy
 
 N_BINS = 20
@@ -87,7 +88,7 @@ def _table(closed: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(closed).assign(ambiguous=False)
     # Before calibration there is only the raw score; both rank trades alike.
     score = np.where(frame["p"].notna(), frame["p"], frame["p_raw"]).astype(np.float64)
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    rng = np.random.default_rng(SEED)
     rows = performance.coverage_table(trades_of(frame), score, rng)
     bounds = [performance.wilson_interval(row.win_rate, row.n_eff) for row in rows]
     table = pd.DataFrame([asdict(row) for row in rows])

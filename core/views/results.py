@@ -13,7 +13,7 @@ import pandas as pd
 
 from core import equity as curves
 from core import performance
-from core.bootstrap import LEVEL
+from core.bootstrap import LEVEL, SEED
 from core.domain import UNFILLED
 from core.store import Database
 from core.timeframe import tf_ms
@@ -41,7 +41,6 @@ BY = (
     "origin",
 )
 THIN_N_EFF = 30  # cells under this are shown in grey and never ranked
-BOOTSTRAP_SEED = 20_250_101
 _JUDGED = (
     "symbol",
     "r_multiple",
@@ -182,7 +181,7 @@ def trades_of(rows: pd.DataFrame) -> performance.Trades:
 
 def _rng() -> np.random.Generator:
     # A fresh generator each time: a figure must not depend on what was computed before it.
-    return np.random.default_rng(BOOTSTRAP_SEED)
+    return np.random.default_rng(SEED)
 
 
 def _book(
