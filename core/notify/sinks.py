@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TextIO
-
-import requests
-from requests import exceptions as http
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
 from core import messages
 from core.errors import TraderError
 from core.notify.redaction import hide
+
+if TYPE_CHECKING:  # 35 ms to load, and most commands send nothing
+    import requests
 
 _TEXT_MAX_BYTES = 2 * 4096  # Telegram counts UTF-16 units
 _WRONG_CHAT = ("chat not found", "chat_id is empty", "upgraded to a supergroup", "peer_id_invalid")
@@ -155,6 +155,8 @@ class TelegramSink:
         return Sent(str(result.get("message_id", "")) or None)
 
     def _post(self, method: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        from requests import RequestException
+
         body = _Body(json.dumps(payload).encode())
         try:
             response = self._session.post(
@@ -164,7 +166,7 @@ class TelegramSink:
                 timeout=self._timeouts_s,
                 allow_redirects=False,
             )
-        except http.RequestException as error:
+        except RequestException as error:
             # `from None`: the cause holds the address, and the address holds the token.
             raise self._silence(error, fetched=body.fetched) from None
         finally:
@@ -173,6 +175,8 @@ class TelegramSink:
         return _answer(response)
 
     def _silence(self, error: Exception, *, fetched: bool) -> ChannelError:
+        from requests import exceptions as http
+
         said = hide(f"{type(error).__name__}: {error}", [self._token])[:300]
         if isinstance(error, http.MissingSchema | http.InvalidSchema | http.InvalidURL):
             return ClosedError(f"notify.telegram.api_base cannot be used: {said}")
