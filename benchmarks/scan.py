@@ -71,8 +71,8 @@ def tables() -> list[yard.Table]:
             "figure": what,
             "minutes/s": f"{rate / 1e6:.2f} M",
             "took": f"{took_s[which]:.3f} s",
-            "to the 15m loop": f"1/{n / took_s['limit'] / rate:.0f}",
-            "to the 5m loop": f"1/{n / took_s['finer'] / rate:.0f}",
+            "to the 15m loop": f"1/{n / took_s['limit'] / rate:.3g}",
+            "to the 5m loop": f"1/{n / took_s['finer'] / rate:.3g}",
         }
 
     rows = [
