@@ -184,6 +184,9 @@ def show(result: Any, *, as_json: bool, title: str = "") -> None:
     if as_json:
         sys.stdout.write(json.dumps(result, indent=1, default=str) + "\n")
         return
+    if isinstance(result, dict) and not title and not any(map(_is_table, result.values())):
+        sys.stdout.writelines(f"{line}\n" for line in _flat(result))  # rich takes 20 ms to load
+        return
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() else 160
@@ -206,15 +209,19 @@ def _show_any(console: Any, result: Any) -> None:
         console.print(table)
     elif isinstance(result, dict):
         flat = {k: v for k, v in result.items() if not _is_table(v)}
-        width = max((len(str(k)) for k in flat), default=0)
-        for name, value in flat.items():
-            console.print(f"{name!s:<{width}}  {_text(value)}", markup=False)
+        for line in _flat(flat):
+            console.print(line, markup=False)
         for name, value in result.items():
             if _is_table(value):
                 console.print(f"\n{name}", style="bold", markup=False)
                 _show_any(console, value)
     else:
         console.print(_text(result), markup=False)
+
+
+def _flat(result: dict[str, Any]) -> list[str]:
+    width = max((len(str(name)) for name in result), default=0)
+    return [f"{name!s:<{width}}  {_text(value)}" for name, value in result.items()]
 
 
 def _is_table(value: Any) -> bool:

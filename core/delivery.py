@@ -50,9 +50,9 @@ class Decision:
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be ordered."""
-        numbers = (self.ev_lo_pct, self.ev_pct, self.cost_r, self.r_multiple)
-        if any(x is not None and math.isnan(x) for x in numbers):
-            raise ValueError(f"want numbers or None, no NaN: {self}")
+        for number in (self.ev_lo_pct, self.ev_pct, self.cost_r, self.r_multiple):
+            if number is not None and math.isnan(number):
+                raise ValueError(f"want numbers or None, no NaN: {self}")
 
     @property
     def order(self) -> tuple[int, bool, bool, float, tuple[str | int, ...]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core import config
 from core import execution_kernel as kernel
 from core.costs import CostRates
-from core.domain import CLOSED, Candles, Floats, Ints, Side, Status, TradePlan
+from core.domain import CLOSED, Bools, Candles, Floats, Ints, Side, Status, TradePlan
 from core.execution_kernel import ORDER, STATE
 from core.timeframe import MINUTE_MS, tf_ms
 
@@ -31,6 +31,7 @@ __all__ = [
     "new_states",
     "order_of",
     "outcome",
+    "outcomes",
     "state_from_json",
     "state_to_json",
     "states_to_json",
@@ -90,19 +91,9 @@ def exit_rules(section: config.Execution) -> ExitRules:
 def order_of(plan: TradePlan, timeframe: str) -> Orders:
     """Return the order of a plan as one row of `ORDER`; join rows with `np.concatenate`."""
     order = np.zeros(1, ORDER)
-    order[0] = (
-        int(plan.side),
-        plan.entry,
-        plan.stop,
-        plan.tp1,
-        plan.tp2,
-        plan.atr,
-        plan.liquidation,
-        plan.decided_ms,
-        plan.actionable_ms,
-        plan.valid_until_ms,
-        tf_ms(timeframe),
-    )
+    prices = (plan.entry, plan.stop, plan.tp1, plan.tp2, plan.atr, plan.liquidation)
+    instants_ms = (plan.decided_ms, plan.actionable_ms, plan.valid_until_ms)
+    order[0] = (int(plan.side), *prices, *instants_ms, tf_ms(timeframe))
     return order
 
 
@@ -214,13 +205,27 @@ def state_to_json(state: Any) -> str:
 def states_to_json(states: States) -> list[str]:
     """Return `state_to_json` of each state."""
     names = STATE.names or ()
-    columns = {name: states[name].tolist() for name in names}
-    columns["status"] = [STATUSES[code].value for code in columns["status"]]
-    for name in ("reason", "stop_reason"):
-        columns[name] = [REASONS[code] for code in columns[name]]
-    encode = json.JSONEncoder(separators=(",", ":")).encode
-    rows = zip(*columns.values(), strict=True)
-    return [encode(dict(zip(names, row, strict=True))) for row in rows]
+    # A list at a time: a call of the encoder for each row takes longer than its numbers.
+    columns = [_texts(_spoken(name, states[name].tolist())) for name in names]
+    form = "{" + ",".join(f'"{name}":%s' for name in names) + "}"
+    return [form % row for row in zip(*columns, strict=True)]
+
+
+def _spoken(name: str, values: list[Any]) -> list[Any]:
+    """Return a column of states with words for its codes."""
+    if name == "status":
+        return [STATUSES[code].value for code in values]
+    return [REASONS[code] for code in values] if name in ("reason", "stop_reason") else values
+
+
+def _texts(values: list[Any]) -> list[str]:
+    """Return each value as JSON; numbers, plain words, or all of them lists of numbers."""
+    whole = json.dumps(values, separators=(",", ":"))[1:-1]
+    if not values:
+        return []
+    if isinstance(values[0], list):
+        return [f"[{text}]" for text in whole[1:-1].split("],[")]
+    return whole.split(",")
 
 
 def state_from_json(text: str) -> States:
@@ -276,46 +281,59 @@ class Outcome:
 
 def outcome(order: Any, state: Any) -> Outcome:
     """Return the outcome of one order so far; rows or arrays of one row."""
-    order, state = _row(order), _row(state)
-    opened = int(state["opened_ms"]) > 0
-    return Outcome(
-        status=status_of(state),
-        exit_reason=REASONS[int(state["reason"])],
-        opened_ts_ms=int(state["opened_ms"]) or None,
-        closed_ts_ms=int(state["closed_ms"]) or None,
-        opened_price=float(state["opened_price"]) if opened else None,
-        opened_as_taker=bool(state["opened_as_taker"]),
-        tp1_hit=int(state["tp1_ms"]) > 0,
-        ambiguous=bool(state["ambiguous"]),
-        stop_now=float(state["stop"]),
-        funding_source=_funding_source(state),
-        mfe_r=float(state["mfe_r"]) if opened else None,
-        mae_r=float(state["mae_r"]) if opened else None,
-        **_money(order, state),
-    )
+    columns = outcomes(np.atleast_1d(order), np.atleast_1d(state))
+    return Outcome(**{name: values[0] for name, values in columns.items()})
 
 
-def _money(order: Any, state: Any) -> dict[str, float | None]:
+def outcomes(orders: Orders, states: States) -> dict[str, list[Any]]:
+    """Return the outcome of each order so far, as a column for each field of `Outcome`."""
+    opened = states["opened_ms"] > 0
+    return {
+        "status": [STATUSES[code] for code in states["status"].tolist()],
+        "exit_reason": [REASONS[code] for code in states["reason"].tolist()],
+        "opened_ts_ms": [instant or None for instant in states["opened_ms"].tolist()],
+        "closed_ts_ms": [instant or None for instant in states["closed_ms"].tolist()],
+        "opened_price": _known(opened, states["opened_price"]),
+        "opened_as_taker": (states["opened_as_taker"] != 0).tolist(),
+        "tp1_hit": (states["tp1_ms"] > 0).tolist(),
+        "ambiguous": (states["ambiguous"] != 0).tolist(),
+        "stop_now": states["stop"].tolist(),
+        "funding_source": _funding_sources(states),
+        "mfe_r": _known(opened, states["mfe_r"]),
+        "mae_r": _known(opened, states["mae_r"]),
+        **_money(orders, states),
+    }
+
+
+def _known(which: Bools, values: Floats) -> list[float | None]:
+    """Return values, None where they are not known."""
+    return [value if k else None for k, value in zip(which.tolist(), values.tolist(), strict=True)]
+
+
+def _money(orders: Orders, states: States) -> dict[str, list[float | None]]:
     """The result's parts; all None until the trade is closed."""
-    names = ("pnl_pct", "gross_r", "cost_r_paid", "r_multiple")
-    parts = ("fees_pct", "slippage_pct", "funding_pct", "exit_price")
-    if status_of(state) not in CLOSED:
-        return dict.fromkeys(names + parts)
-    gross = float(state["gross_frac"])
-    fees = float(state["maker_frac"] + state["taker_frac"])
-    slippage, funding = float(state["slippage_frac"]), float(state["funding_frac"])
+    closed = np.isin(states["status"], [STATUSES.index(status) for status in CLOSED])
+    gross, fees = states["gross_frac"], states["maker_frac"] + states["taker_frac"]
+    slippage, funding = states["slippage_frac"], states["funding_frac"]
     cost = fees + slippage + funding
-    to_r = float(order["entry"] / abs(order["entry"] - order["stop"]))
-    result = (100 * (gross - cost), gross * to_r, cost * to_r, (gross - cost) * to_r)
-    shares = (100 * fees, 100 * slippage, 100 * funding, float(state["exit_value"]))
-    return dict(zip(names + parts, result + shares, strict=True))
+    to_r = orders["entry"] / np.abs(orders["entry"] - orders["stop"])
+    columns = {
+        "pnl_pct": 100 * (gross - cost),
+        "gross_r": gross * to_r,
+        "cost_r_paid": cost * to_r,
+        "r_multiple": (gross - cost) * to_r,
+        "fees_pct": 100 * fees,
+        "slippage_pct": 100 * slippage,
+        "funding_pct": 100 * funding,
+        "exit_price": states["exit_value"],
+    }
+    return {name: _known(closed, column) for name, column in columns.items()}
 
 
-def _funding_source(state: Any) -> str:
-    stored, constant = state["n_funding_stored"] > 0, state["n_funding_constant"] > 0
-    if stored and constant:
-        return "mixed"
-    return "stored" if stored else "constant" if constant else ""
+def _funding_sources(states: States) -> list[str]:
+    stored, constant = states["n_funding_stored"] > 0, states["n_funding_constant"] > 0
+    words = np.array(("", "stored", "constant", "mixed"))
+    return list(words[stored + 2 * constant].tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from core.compiled import njit
 from core.domain import Floats, Ints
 from core.timeframe import HOUR_MS
 

@@ -8,8 +8,8 @@ function calls those of its own file only: the cache on disk does not see change
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from core.compiled import njit
 from core.domain import Floats, Ints
 
 

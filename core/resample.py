@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from core.compiled import njit
 from core.domain import Candles, Floats, Ints
 from core.errors import DataError
 from core.timeframe import is_derivable, tf_ms

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from core.compiled import njit
 from core.config import Risk
 from core.costs import CostRates
 from core.domain import Bools, Floats, Ints, Side

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -184,7 +185,7 @@ def _detail(row: dict[str, Any], config: Config) -> str:
 
 
 def _rationale(row: dict[str, Any], state: str, config: Config) -> str:
-    n_decimals = len(f"{row['tick']:.10f}".rstrip("0").partition(".")[2])
+    n_decimals = _decimals_of(row["tick"])
     p0, p1 = (f"{row[name]:,.{n_decimals}f}".replace(",", " ") for name in ("p0", "p1"))
     size = abs(row["p1"] - row["p0"]) / row["atr"]
     where = (
@@ -195,3 +196,9 @@ def _rationale(row: dict[str, Any], state: str, config: Config) -> str:
     word = "Up" if row["side"] > 0 else "Down"
     trend, volatility = state.split("/vol_")
     return f"{word}-impulse {p0} → {p1} ({size:.1f} ATR), {where}, {trend}, {volatility} volatility"
+
+
+@cache
+def _decimals_of(tick: float) -> int:
+    # Of few ticks: a market's own, or a power of ten.
+    return len(f"{tick:.10f}".rstrip("0").partition(".")[2])

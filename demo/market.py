@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from core.compiled import njit
 from core.domain import Bools, Candles, Floats
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +13,14 @@ from core.domain import Candles, Floats, Ints
 from core.execution import (
     ORDER,
     ExitRules,
+    Outcome,
     follow,
     new_states,
     outcome,
+    outcomes,
     state_from_json,
     state_to_json,
+    states_to_json,
 )
 from core.timeframe import HOUR_MS, MINUTE_MS, tf_ms
 from tests.oracle import simulate
@@ -177,6 +181,23 @@ def test_any_split_into_calls_with_a_round_trip_through_text_gives_the_same_bits
             states = walked(world, states, until_ms)
             states = np.concatenate([state_from_json(state_to_json(row)) for row in states])
         assert states.tobytes() == whole.tobytes(), f"seed {seed}"
+
+
+def test_many_at_once_are_told_as_each_one_alone() -> None:
+    """Outcomes and texts of a whole batch are those of its rows; a text is the plain encoder's."""
+    for seed in range(240, 260):
+        world = random_world(seed)
+        states = walked(world)
+        columns = outcomes(world.orders, states)
+        states["mfe_r"][0] = np.nan
+        texts = states_to_json(states)
+        for k in range(1, len(states)):
+            alone = outcome(world.orders[k], states[k])
+            assert Outcome(**{name: column[k] for name, column in columns.items()}) == alone
+        for k in range(len(states)):
+            assert texts[k] == json.dumps(json.loads(texts[k]), separators=(",", ":"))
+            assert state_from_json(texts[k]).tobytes() == states[k].tobytes()
+        assert states_to_json(states[:0]) == []
 
 
 def test_fed_each_minute_alone_an_order_ends_the_same() -> None:

@@ -75,3 +75,19 @@ def test_importing_the_words_is_light() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_retro_scan_loads_no_more_than_it_uses() -> None:
+    """Its modules and a compiled call leave out what costs tenths of a second, and harm nothing."""
+    code = (
+        "import sys, numpy as np, core.app, core.jobs.retro;"
+        "from core.indicators import means;"
+        "assert means(np.ones(3), np.array([0]), np.array([3])) == 1;"
+        "heavy = {'pandas', 'scipy.linalg', 'cffi', 'requests', 'rich', 'joblib', 'xgboost'};"
+        "print(sorted(heavy & set(sys.modules)));"
+        "import scipy.linalg, cffi"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -16,14 +16,13 @@ from core.execution import (
     ORDER,
     STATE,
     Event,
-    Outcome,
     events,
     exit_rules,
     follow,
     order_of,
-    outcome,
+    outcomes,
     state_from_json,
-    state_to_json,
+    states_to_json,
 )
 from core.jobs.sync import frontier_ms
 from core.jobs.tell import queue_events
@@ -75,23 +74,27 @@ def settings_under(db: Database, config: Config, strategy: str) -> Config:
     )
 
 
-def outcome_columns(result: Outcome, *, usd_per_trade: float) -> dict[str, Any]:
-    """Return the columns of `signals` that an outcome fills; pure."""
-    pnl = result.pnl_pct
-    return {
-        "status": result.status.value,
-        "opened_ts_ms": result.opened_ts_ms,
-        "closed_ts_ms": result.closed_ts_ms,
-        "exit_price": result.exit_price,
-        "exit_reason": result.exit_reason or None,
-        "tp1_hit": int(result.tp1_hit),
+def fates(orders: Any, states: Any, *, usd_per_trade: float) -> list[dict[str, Any]]:
+    """Return the columns of `signals` that following fills, of each order; pure."""
+    found = outcomes(orders, states)
+    pnl = found["pnl_pct"]
+    columns = {
+        "status": [status.value for status in found["status"]],
+        "opened_ts_ms": found["opened_ts_ms"],
+        "closed_ts_ms": found["closed_ts_ms"],
+        "exit_price": found["exit_price"],
+        "exit_reason": [reason or None for reason in found["exit_reason"]],
+        "tp1_hit": [int(hit) for hit in found["tp1_hit"]],
         "pnl_pct": pnl,
-        "pnl_usd": None if pnl is None else pnl / 100 * usd_per_trade,
-        "r_multiple": result.r_multiple,
-        "gross_r": result.gross_r,
-        "ambiguous": int(result.ambiguous),
-        "stop_now": result.stop_now,
+        "pnl_usd": [None if x is None else x / 100 * usd_per_trade for x in pnl],
+        "r_multiple": found["r_multiple"],
+        "gross_r": found["gross_r"],
+        "ambiguous": [int(unclear) for unclear in found["ambiguous"]],
+        "stop_now": found["stop_now"],
+        "tp1_ts_ms": [instant or None for instant in states["tp1_ms"].tolist()],
+        "exec_state": states_to_json(states),
     }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def follow_all(app: App, *, now_ms: int) -> int:
@@ -157,17 +160,12 @@ def _save(app: App, rows: Sequence[dict[str, Any]], orders: Any, before: Any, af
     n_changed, touched = 0, np.flatnonzero(_touched(before, after)).tolist()
     if not touched:
         return 0
+    usd = app.config.signals.evaluation.usd_per_trade
+    changed = fates(orders[touched], after[touched], usd_per_trade=usd)
     with app.db.write():
-        for i in touched:
+        for i, changes in zip(touched, changed, strict=True):
             row = rows[i]
             happened: list[Event] = events(orders[i], before[i], after[i])
-            result = outcome(orders[i], after[i])
-            changes = outcome_columns(
-                result, usd_per_trade=app.config.signals.evaluation.usd_per_trade
-            )
-            if after[i]["tp1_ms"] > 0:
-                changes["tp1_ts_ms"] = int(after[i]["tp1_ms"])
-            changes["exec_state"] = state_to_json(after[i : i + 1])
             signal_store.update_signal(app.db, row["id"], changes)
             queue_events(app, {**row, **changes}, happened)
             n_changed += bool(happened)

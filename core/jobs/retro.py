@@ -7,8 +7,11 @@ in one transaction: a run that was interrupted is finished by repeating it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby, islice
 from typing import Any
 
@@ -16,9 +19,8 @@ from core.app import App, wall_ms
 from core.candle_law import ALL_TIME_MS
 from core.delivery import WINDOW_MS, Decision, Pass
 from core.domain import Candidate, Delivery, Origin, Progress, Series, Verdict
-from core.execution import outcome, states_to_json
 from core.jobs.explain import funnel_of
-from core.jobs.follow import follow_all, outcome_columns, walkable_ms
+from core.jobs.follow import fates, follow_all, walkable_ms
 from core.jobs.guards import decision_of, guard_pass, stored_decisions, told_before_window
 from core.jobs.judge import Judge
 from core.jobs.retro_series import SeriesScan, Task, scan_symbol
@@ -123,16 +125,17 @@ def _tasks(
 def _chunks(tasks: Sequence[Task]) -> list[list[Task]]:
     """Cut tasks at the same midnights, so that decisions of a chunk all precede the next one's.
 
-    A limit counts from the end of a whole series and is not cut.
+    The remainder comes first: the long chunk after it is being read meanwhile. A limit counts from
+    the end of a whole series and is not cut.
     """
     if any(task.limit for task in tasks):
         return [list(tasks)]
     length_ms = max(_LEAST_CHUNK_MS, _CHUNK_MS * _SERIES_YEARS // max(_SERIES_YEARS, len(tasks)))
     length_ms = min(_CHUNK_MS, floor_ms(length_ms, DAY_MS))
     start = floor_ms(min(task.first_ms for task in tasks), DAY_MS)
-    end = max(task.last_ms for task in tasks) + 1
+    end = floor_ms(max(task.last_ms for task in tasks), DAY_MS) + DAY_MS
     chunks = []
-    for low in range(start, end, length_ms):
+    for low in range(end - length_ms * -((start - end) // length_ms), end, length_ms):
         parts = (_part(task, low, low + length_ms) for task in tasks)
         chunks.append([part for part in parts if part.first_ms <= part.last_ms])
     return [chunk for chunk in chunks if chunk]
@@ -185,12 +188,27 @@ def _shared(
         return scan(app.db.path, app.config, group, until_ms=until[group[0].series.symbol])
 
     if n_jobs == 1:
-        return map(call, groups)
+        return _one_ahead(partial(call, group) for group in groups)
     from joblib import Parallel, delayed
 
     calls = (call(group, delayed(scan_symbol)) for group in groups)
     found: Iterator[list[SeriesScan]] = Parallel(n_jobs=n_jobs, return_as="generator")(calls)
     return found
+
+
+def _one_ahead(calls: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+    """Yield what each call returns; the next one runs meanwhile, in a thread.
+
+    Most of a scan, reading candles and compiled loops, is done without the GIL.
+    """
+    waiting: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for call in calls:
+            waiting.append(pool.submit(call))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        for last in waiting:
+            yield last.result()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -218,20 +236,18 @@ class _Run:
         if self.dry_run:
             return
         rows = [
-            {
-                **signal_store.signal_row(
-                    candidate,
-                    verdict,
-                    strategy=self.app.strategy,
-                    origin=Origin.RETRO,
-                    scan_stride=self.scan_stride,
-                    delivery=how[0],
-                    delivery_reason=how[1],
-                    base_timeframe=self._base_timeframe(candidate.series),
-                    exec_state=column["exec_state"],
-                ),
-                **column,
-            }
+            signal_store.signal_row(
+                candidate,
+                verdict,
+                strategy=self.app.strategy,
+                origin=Origin.RETRO,
+                scan_stride=self.scan_stride,
+                delivery=how[0],
+                delivery_reason=how[1],
+                base_timeframe=self._base_timeframe(candidate.series),
+                exec_state=column["exec_state"],
+            )
+            | column
             for candidate, verdict, how, column in zip(
                 candidates, verdicts, delivered, columns, strict=True
             )
@@ -297,16 +313,5 @@ class _Run:
 def _candidates(app: App, scan: SeriesScan) -> Iterator[tuple[Candidate, dict[str, Any]]]:
     """Yield what counts of a scan, with the columns that following it filled."""
     usd = app.config.signals.evaluation.usd_per_trade
-    texts = states_to_json(scan.states)
-    fates = zip(_plain(scan.orders), _plain(scan.states), texts, strict=True)
-    candidates = candidates_of(scan.chosen, app.config)
-    for candidate, (order, state, text) in zip(candidates, fates, strict=True):
-        columns = outcome_columns(outcome(order, state), usd_per_trade=usd)
-        columns["tp1_ts_ms"] = state["tp1_ms"] or None
-        columns["exec_state"] = text
-        yield candidate, columns
-
-
-def _plain(rows: Any) -> Iterator[dict[str, Any]]:
-    """Yield structured rows as mappings: numpy's own rows are slow to take apart."""
-    return (dict(zip(rows.dtype.names, values, strict=True)) for values in rows.tolist())
+    columns = fates(scan.orders, scan.states, usd_per_trade=usd)
+    return zip(candidates_of(scan.chosen, app.config), columns, strict=True)

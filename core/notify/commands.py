@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import requests
-
 from core.config import Config
 from core.notify.bot_api import BotApi
 
@@ -59,6 +57,8 @@ class Inbox:
 
 def inbox_of(config: Config) -> Inbox | None:
     """Return the inbox where commands are wanted, else None."""
+    import requests
+
     telegram = config.notify.telegram
     if not (telegram.enabled and telegram.commands):
         return None

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TextIO
 from zoneinfo import ZoneInfo
 
-import requests
-
 from core import messages
 from core.config import Config
 from core.notify.bot_api import (
@@ -110,19 +108,23 @@ def channels(config: Config) -> tuple[str, ...]:
 
 def sinks_of(config: Config, *, stream: TextIO | None = None) -> dict[str, Sink]:
     """Return the sinks of the channels that are switched on; the console is stdout by default."""
-    telegram = config.notify.telegram
     makers: dict[str, Callable[[], Sink]] = {
         "console": lambda: ConsoleSink(stream or sys.stdout),
-        "telegram": lambda: TelegramSink(
-            BotApi(
-                requests.Session(),
-                api_base=telegram.api_base,
-                token=telegram.bot_token.get_secret_value(),
-            ),
-            chat_id=telegram.chat_id,
-        ),
+        "telegram": lambda: _telegram(config),
     }
     return {name: makers[name]() for name in channels(config)}
+
+
+def _telegram(config: Config) -> Sink:
+    import requests  # 35 ms, and most commands send nothing
+
+    telegram = config.notify.telegram
+    api = BotApi(
+        requests.Session(),
+        api_base=telegram.api_base,
+        token=telegram.bot_token.get_secret_value(),
+    )
+    return TelegramSink(api, chat_id=telegram.chat_id)
 
 
 def send_waiting(

@@ -35,7 +35,7 @@ _WRITER = (
 
 
 class Database:
-    """One connection; not to be shared by threads at the same time."""
+    """One connection; not to be used by two threads at the same time, a reader's least of all."""
 
     def __init__(self, connection: apsw.Connection, path: Path, *, read_only: bool) -> None:
         self._connection = connection
@@ -239,7 +239,8 @@ def open_reader(path: Path) -> Database:
     """Open the database read-only, without looking inside. Raises StoreError when it is missing."""
     if not path.exists():
         raise StoreError(f"database {path} does not exist;", remedy="run: python init_db.py")
-    connection = _connect(path, flags=apsw.SQLITE_OPEN_READONLY)
+    # Without SQLite's lock around each value that is handed over, candles come in twice as fast.
+    connection = _connect(path, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_NOMUTEX)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     for pragma in ("query_only = ON", "wal_autocheckpoint = 0"):
         connection.execute(f"PRAGMA {pragma}").fetchall()

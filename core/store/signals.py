@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -188,12 +189,13 @@ def insert_signals(
     if not rows:
         return []
     names = list(rows[0])
+    values_of = itemgetter(*names)
     marks = ", ".join("?" * (len(names) + 1))
     with db.write():
         first = 1 + int(db.value("SELECT coalesce(max(id), 0) FROM signals"))
         db.run_many(
             f"INSERT OR IGNORE INTO signals (id, {', '.join(names)}) VALUES ({marks})",
-            [(first + i, *(row[name] for name in names)) for i, row in enumerate(rows)],
+            [(first + i, *values_of(row)) for i, row in enumerate(rows)],
         )
         fresh = {number for (number,) in db.rows("SELECT id FROM signals WHERE id >= ?", (first,))}
         vectors = [np.ascontiguousarray(values, "<f8").tobytes() for values in features]

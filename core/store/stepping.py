@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import apsw
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from core.compiled import njit
 from core.domain import Floats, Ints
 
 _N_FUNCTIONS = 117  # of the table, as far as it is used
