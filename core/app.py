@@ -86,6 +86,7 @@ class App:
         if self._market is not None:
             self._market[0].close()
         if self.holds_lock:
+            self.db.rows("PRAGMA busy_timeout = 500")  # a reader may keep the WAL: the next start
             self.db.checkpoint(truncate=True)
         self.db.close()
         self.lock_file.release()

@@ -230,6 +230,25 @@ CREATE TABLE IF NOT EXISTS states (           -- how far the champion is proven,
 );
 """
 
+_UNATTENDED = """
+CREATE TABLE IF NOT EXISTS episodes (         -- a kind of failure, until its job goes well again
+  id INTEGER PRIMARY KEY, job TEXT NOT NULL, kind TEXT NOT NULL,
+  began_wall_ms INTEGER NOT NULL, last_wall_ms INTEGER NOT NULL,
+  n INTEGER NOT NULL DEFAULT 1, detail TEXT NOT NULL DEFAULT '',
+  told INTEGER NOT NULL DEFAULT 0,            -- 1: the owner has been told
+  ended_wall_ms INTEGER                       -- NULL: it goes on
+);
+CREATE UNIQUE INDEX IF NOT EXISTS episodes_open ON episodes (job, kind)
+  WHERE ended_wall_ms IS NULL;
+CREATE TABLE IF NOT EXISTS bootstrap (        -- how far the work on a new database is, for people
+  step TEXT PRIMARY KEY,                      -- '1 backfill' … '5 tune'
+  state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed')),
+  done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+  eta_s REAL,                                 -- wall seconds left; NULL: unknown
+  detail TEXT NOT NULL DEFAULT '', at_wall_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
 
 class Column(NamedTuple):
     """A column that a later schema added to a table."""
@@ -276,6 +295,7 @@ MIGRATIONS: tuple[Step, ...] = (
             Column("signals", "why", "TEXT NOT NULL DEFAULT ''"),
         ),
     ),
+    Step(_UNATTENDED),
 )
 VERSION = len(MIGRATIONS)
 

@@ -112,11 +112,15 @@ def restore(path: Path, target: Path) -> dict[str, Any]:
     return {"restored": str(target), "from": str(path), "old database kept as": str(aside)}
 
 
-def daily(app: App, *, now_wall_ms: int) -> None:
-    """The daily slot: backup where enabled, space reclaimed where there is some."""
+def daily_backup(app: App, *, now_wall_ms: int) -> None:
+    """Make the day's backup, where enabled."""
     if app.config.backup.enabled:
         done = backup(app, now_wall_ms=now_wall_ms)
         log.info("backup %s, %.1f MB", done["file"], done["bytes"] / 1e6)
+
+
+def tidy(app: App) -> None:
+    """Reclaim space where there is some, and let SQLite look at its statistics."""
     vacuum(app)
     app.db.run("PRAGMA optimize")
 
