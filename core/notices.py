@@ -90,13 +90,6 @@ def settings_refused(why: str) -> str:
     return _message("SETTINGS", [*lines, "", *_wrapped(why[:_DETAIL_MAX])])
 
 
-def wal_held(megabytes: float) -> str:
-    """Return the warning that a reader keeps the write-ahead log from being emptied."""
-    return _message("DATABASE", _wrapped(
-        f"A reader holds the database: its log is {megabytes:.0f} MB and grows. Close old"
-        " dashboards and tools; it shrinks by itself then."))  # fmt: skip
-
-
 def _message(head: str, lines: Sequence[str]) -> str:
     body = "\n".join(html.escape(line, quote=False) for line in lines)
     return f"<b>{html.escape(head, quote=False)}</b>\n{body}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, time
 from typing import Protocol
 
-from core.clock import Clock, LiveClock, PacedClock, SteppedClock
+from core.clock import Clock, LiveClock, PacedClock, SteppedClock, on_thread
 from core.config import Config
 from core.domain import Candles, FundingRate, Market
 
@@ -97,7 +97,7 @@ def connect(
     """
     if config.exchange.id != "replay":
         exchange = open_exchange(config)
-        return exchange, LiveClock(exchange.server_time_ms)
+        return exchange, LiveClock(exchange.server_time_ms, aside=on_thread)
     from core.exchange.replay import ReplayExchange
 
     replay = ReplayExchange.open(config)

@@ -21,6 +21,7 @@ BACKOFF_S = 0.5
 BACKOFF_CAP_S = 8.0
 PACE_SLACK = 1.04  # what leaves evenly arrives unevenly: 4 % slower keeps every second's count
 _LONGEST_ANSWER_TIMEOUTS = 2.0  # an answer may trickle this many time-outs in all
+_LONGEST_CALL_S = 30.0  # no further try is begun after it: an exchange may be slow at each
 _CHUNK_BYTES = 65_536
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)
 
@@ -89,14 +90,16 @@ class Lanes:
         """Send a request; retry what ccxt calls a NetworkError, with growing, jittered waits.
 
         `lead` sends it through the client that holds the market list. Raises ExchangeUnavailable
-        when the tries run out, ExchangeError for what no retry can mend.
+        when the tries, or the time for them, run out, ExchangeError for what no retry can mend.
         """
+        until_s = time.monotonic() + _LONGEST_CALL_S
         for attempt in count(1):
             try:
                 with self._client(lead=lead) as client:
                     return request(client)
             except Exception as error:
-                self._wait_or_raise(what, error, attempt)
+                is_last = attempt >= TRIES or time.monotonic() >= until_s
+                self._wait_or_raise(what, error, attempt, is_last=is_last)
         raise AssertionError("unreachable")
 
     def close(self) -> None:
@@ -136,14 +139,14 @@ class Lanes:
             self._clients.append(client)
         return client
 
-    def _wait_or_raise(self, what: str, error: Exception, attempt: int) -> None:
+    def _wait_or_raise(self, what: str, error: Exception, attempt: int, *, is_last: bool) -> None:
         import ccxt
 
         name = self.lead.id
         if isinstance(error, ccxt.NetworkError):
-            if attempt >= TRIES:
+            if is_last:
                 raise ExchangeUnavailable(
-                    f"{name}: {what} failed {TRIES} times, last with {_said(error)};",
+                    f"{name}: {what} failed {attempt} times, last with {_said(error)};",
                     remedy="it is retried later; check the network if it stays",
                 ) from error
             longest_s = min(BACKOFF_CAP_S, BACKOFF_S * 2 ** (attempt - 1))

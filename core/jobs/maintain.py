@@ -20,6 +20,7 @@ from core.store.db import open_reader
 
 log = logging.getLogger("trader.maintain")
 
+WAL_WARN_BYTES = 64 << 20  # it is cut back to this when nobody reads
 VACUUM_SHARE = 0.2  # free pages of all pages above which rewriting the file pays
 
 
@@ -32,11 +33,26 @@ def checkpoint(app: App) -> dict[str, Any]:
         )
     app.db.checkpoint()
     in_wal, moved = app.db.checkpoint(truncate=True)
-    wal = app.db.path.with_name(app.db.path.name + "-wal")
-    size = wal.stat().st_size if wal.exists() else 0
+    size = wal_bytes(app.db.path)
     if in_wal < 0:
         log.warning("a reader holds the WAL (%.1f MB); it is tried again later", size / 1e6)
     return {"pages_in_wal": in_wal, "pages_moved": moved, "wal_bytes": size}
+
+
+def wal_bytes(path: Path) -> int:
+    """Return the size of a database's write-ahead log."""
+    wal = path.with_name(path.name + "-wal")
+    return wal.stat().st_size if wal.exists() else 0
+
+
+def want_small_wal(app: App) -> None:
+    """Raise StoreError where the WAL has grown because a reader does not let go of it."""
+    size = wal_bytes(app.db.path)
+    if size > WAL_WARN_BYTES:
+        raise StoreError(
+            f"a reader holds the database: its WAL is {size / 1e6:.0f} MB and grows;",
+            remedy="close old dashboards and tools; it shrinks by itself then",
+        )
 
 
 def vacuum(app: App, *, force: bool = False) -> dict[str, Any]:
@@ -162,6 +178,11 @@ def doctor(app: App) -> list[tuple[str, str, str]]:
         ("ok", f"database {app.db.path} is whole", "")
         if said == "ok"
         else ("bad", f"database: {said}", "restore a backup: python maintenance.py restore FILE")
+    )
+    size, close = wal_bytes(app.db.path), "close old dashboards and tools: a reader holds it"
+    is_large = size > WAL_WARN_BYTES
+    found.append(
+        ("warn" if is_large else "ok", f"WAL {size / 1e6:.1f} MB", close if is_large else "")
     )
     if app.holds_lock:
         found.append(("warn", "no scheduler runs", "start it: python scheduler_run.py"))

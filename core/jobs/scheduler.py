@@ -11,7 +11,7 @@ from functools import partial
 from core.app import App, wall_ms
 from core.cadence import PIPELINE, WEEKLY
 from core.errors import TraderError
-from core.jobs import maintain, promotion, sync
+from core.jobs import maintain, promotion, silence, sync
 from core.jobs.life import Life
 from core.jobs.recorded import recorded
 from core.jobs.run import deliver_waiting, run_due
@@ -92,6 +92,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     _, clock = app.market()
     sync.refresh_markets(app, now_ms=clock.now_ms())
     settle_models(app, now_ms=clock.now_ms())
+    silence.came_back(app, now_ms=clock.now_ms())
     replaying = app.config.exchange.id == "replay"
     every_s = 1.0 if replaying else float(app.config.incremental.run_seconds)
     sending, life = _Sending(app), Life(app)
@@ -141,9 +142,11 @@ def look(
         while not stop.is_set():
             ran = run_due(app, stop=stop, weekly=weekly, moved=life.moved)
             life.moved()
+            clock = app.market()[1]
+            silence.watch(app, now_ms=clock.now_ms(), is_complete=not ran.failed)
             if not ran.failed:
-                life.complete(app.market()[1].now_ms())
-            wait = app.market()[1].wait_s(ran.next_ms)
+                life.complete(clock.now_ms())
+            wait = clock.wait_s(ran.next_ms)
             if ran.failed or time.monotonic() + wait >= deadline:
                 return
             stop.wait(min(wait, 0.25))
@@ -172,6 +175,7 @@ def upkeep(app: App) -> None:
     now_ms = wall_ms()
     with app.busy, recorded(app, "db_checkpoint", due_ms=now_ms) as run:
         run.n = maintain.checkpoint(app)["pages_moved"]
+        maintain.want_small_wal(app)
     other = beside(app)
     try:
         if now_ms - operation.marks(other.db).get("daily_upkeep", 0) < _DAY_MS:
