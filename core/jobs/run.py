@@ -130,6 +130,7 @@ def _run_one(
     """Run one piece of work and record it; False when it must be done again first."""
     if due.job in WEEKLY:
         if weekly is not None:
+            weekly.app.config = app.config
             weekly.start(due)
             return True
         done = run_step(app, due, stop=stop)

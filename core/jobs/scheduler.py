@@ -12,6 +12,7 @@ from core.app import App, wall_ms
 from core.cadence import PIPELINE, WEEKLY
 from core.errors import TraderError
 from core.jobs import maintain, promotion, silence, sync
+from core.jobs.edits import Edits
 from core.jobs.life import Life
 from core.jobs.recorded import recorded
 from core.jobs.run import deliver_waiting, run_due
@@ -98,7 +99,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     sending, life = _Sending(app), Life(app)
     weekly = None if replaying else Weekly(beside(app), stop=stop)
     for_s = _REPLAY_LOOK_S if replaying else every_s
-    see = partial(look, app, for_s=for_s, stop=stop, weekly=weekly, life=life)
+    see = partial(look, app, for_s=for_s, stop=stop, weekly=weekly, life=life, edits=Edits(app))
     scheduler = BackgroundScheduler(
         timezone="UTC",
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -129,7 +130,13 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
 
 
 def look(
-    app: App, *, for_s: float, stop: threading.Event, weekly: Weekly | None, life: Life
+    app: App,
+    *,
+    for_s: float,
+    stop: threading.Event,
+    weekly: Weekly | None,
+    life: Life,
+    edits: Edits,
 ) -> None:
     """Keep running what is due for some wall seconds: in a fast replay minutes pass meanwhile.
 
@@ -140,6 +147,7 @@ def look(
     try:
         deadline = time.monotonic() + for_s
         while not stop.is_set():
+            edits.look()
             ran = run_due(app, stop=stop, weekly=weekly, moved=life.moved)
             life.moved()
             clock = app.market()[1]
