@@ -121,7 +121,7 @@ def test_no_secret_is_told() -> None:
 @pytest.mark.parametrize(
     "name",
     ["app.db_path", "app.data_dir", "exchange.id", "exchange.rate_limit_ms",
-     "data.base_timeframe", "incremental.run_seconds"],
+     "incremental.run_seconds"],
 )  # fmt: skip
 def test_what_a_running_engine_holds_on_to_is_named(name: str) -> None:
     """Those, and nothing else, need a restart."""

@@ -65,6 +65,13 @@ class Exchange(Protocol):
         """
         ...
 
+    def behind(self) -> Exchange:
+        """Return the same exchange for work that can wait; its requests let all others go first.
+
+        Close what is not the same object.
+        """
+        ...
+
     def close(self) -> None:
         """Release connections."""
         ...

@@ -12,6 +12,7 @@ from core.app import App, wall_ms
 from core.cadence import PIPELINE, WEEKLY
 from core.errors import TraderError
 from core.jobs import maintain, promotion, silence, sync
+from core.jobs.bootstrap import Bootstrap
 from core.jobs.edits import Edits
 from core.jobs.life import Life
 from core.jobs.recorded import recorded
@@ -119,11 +120,16 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     scheduler.start()
     log.info("running %s", ", ".join(sorted(job.id for job in scheduler.get_jobs())))
     life.moved()
+    building = None
+    if weekly is not None:  # what a replay begins with is imported before it
+        building = Bootstrap(app, beside(app), stop=stop, turn=weekly.turn).start()
     try:
         stop.wait()
     finally:
         life.stopping()
         scheduler.shutdown(wait=True)
+        if building is not None:
+            building.join(_END_S)
         if weekly is not None and weekly.wait(_END_S):
             weekly.app.db.close()
         sending.close()
