@@ -3,6 +3,7 @@
   train, calibrate, tune   the three steps of the meta-model      weekly    all three, in order
   checkpoint               merge the WAL into the database        vacuum    reclaim space, if any
   backup                   a verified copy, old ones rotated      restore   put one back (--file)
+  setup                    the first settings, asked for one by one, and what they cost
   doctor                   is everything all right?
   verify [--invariants]    live = retro and no look-ahead, checked on your own candles
   rollback                 back to the bundle before this one     config    the settings in force
@@ -16,6 +17,7 @@ Examples:
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +39,7 @@ STEPS = (
     "doctor",
     "notify-test",
     "config",
+    "setup",
 )
 
 
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7, help="verify: which bars")
     parser.add_argument("--invariants", action="store_true", help="verify: the tables too")
     parser.add_argument("--force", action="store_true", help="vacuum: even with nothing to gain")
+    _add_setup(parser)
     args = parser.parse_args(argv)
     if args.step == "restore":
         if args.file is None:
@@ -63,6 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         result, ok = tools.run_tool(app, args, progress=progress)
         cli.show(result, as_json=args.json)
     return 0 if ok else 1
+
+
+def _add_setup(parser: argparse.ArgumentParser) -> None:
+    """What `setup` asks for, for those who rather say it."""
+    of = parser.add_argument_group("setup: answers given beforehand")
+    of.add_argument("--pairs", nargs="+", metavar="S")
+    of.add_argument("--equity", type=float, metavar="USD")
+    of.add_argument("--risk", metavar="MODE", help="conservative, normal or aggressive")
+    of.add_argument("--telegram-token", metavar="T", help="else TELEGRAM_BOT_TOKEN")
+    of.add_argument("--chat-id", metavar="ID", help="else whoever writes to the bot")
+    of.add_argument("--no-telegram", action="store_true")
+    of.add_argument("--yes", action="store_true", help="ask nothing; keep what is not given")
 
 
 if __name__ == "__main__":

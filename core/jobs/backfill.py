@@ -90,6 +90,15 @@ def backfill(
     return [work.row(symbol) for symbol in symbols]
 
 
+def planned(app: App, *, symbols: Sequence[str], start_ms: int) -> Plan:
+    """Return what a backfill of some symbols up to now would ask for; no candle is stored."""
+    exchange, clock = app.market()
+    until_ms = floor_ms(clock.now_ms(), tf_ms(app.config.data.base_timeframe))
+    work = _Backfill(app, exchange, symbols, until_ms=until_ms, progress=no_progress)
+    work.prepare(start_ms)
+    return work.plan()
+
+
 class _Backfill:
     """One run over some symbols; `errors` holds why a symbol was given up."""
 
