@@ -4,6 +4,7 @@
   checkpoint               merge the WAL into the database        vacuum    reclaim space, if any
   backup                   a verified copy, old ones rotated      restore   put one back (--file)
   setup                    the first settings, asked for one by one, and what they cost
+  pack                     all there is in one verified file (--file)    unpack    the way back
   doctor                   is everything all right?
   verify [--invariants]    live = retro and no look-ahead, checked on your own candles
   rollback                 back to the bundle before this one     config    the settings in force
@@ -35,6 +36,8 @@ STEPS = (
     "vacuum",
     "backup",
     "restore",
+    "pack",
+    "unpack",
     "verify",
     "doctor",
     "notify-test",
@@ -47,19 +50,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one tool and print its figures."""
     parser = cli.parser(__doc__)
     parser.add_argument("step", choices=STEPS)
-    parser.add_argument("--file", type=Path, help="restore: the backup to put back")
+    parser.add_argument("--file", type=Path, help="restore, pack, unpack: the file")
     parser.add_argument(
         "--points", type=cli.positive, default=60, help="verify: bars to check; each 20, a stretch"
     )
     parser.add_argument("--seed", type=int, default=7, help="verify: which bars")
     parser.add_argument("--invariants", action="store_true", help="verify: the tables too")
-    parser.add_argument("--force", action="store_true", help="vacuum: even with nothing to gain")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="vacuum: even with nothing to gain; unpack: keep aside what is in the way",
+    )
     _add_setup(parser)
     args = parser.parse_args(argv)
-    if args.step == "restore":
-        if args.file is None:
-            parser.error("restore needs --file BACKUP")
-        cli.show(cli.restored(args), as_json=args.json)
+    if args.step in ("restore", "pack", "unpack") and args.file is None:
+        parser.error(f"{args.step} needs --file FILE")
+    if args.step in ("restore", "unpack"):
+        put_back = cli.restored if args.step == "restore" else cli.unpacked
+        cli.show(put_back(args), as_json=args.json)
         return 0
     with cli.app(args) as app, cli.progress() as progress:
         from core.jobs import tools

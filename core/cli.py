@@ -126,6 +126,15 @@ def restored(args: argparse.Namespace) -> dict[str, Any]:
         lock.release()
 
 
+def unpacked(args: argparse.Namespace) -> dict[str, Any]:
+    """Put a packed engine into the folder of the settings."""
+    from core.jobs.pack import unpack
+
+    setup_logging(args.log_level)
+    root = args.config.resolve().parent
+    return unpack(args.file, root, force=args.force, now_wall_ms=time.time_ns() // 1_000_000)
+
+
 @contextmanager
 def reader(args: argparse.Namespace) -> Iterator[tuple[Config, Database]]:
     """Open the database read-only, for commands that only look."""

@@ -81,7 +81,7 @@ def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
     partial = target.with_suffix(".partial")
     try:
         app.db.backup_to(partial)
-        _want_whole(partial)
+        want_whole(partial)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
     }
 
 
-def _want_whole(path: Path) -> None:
+def want_whole(path: Path) -> None:
     """Raise StoreError unless a copy passes SQLite's integrity check."""
     with open_reader(path) as copy:
         try:
@@ -113,12 +113,12 @@ def restore(path: Path, target: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise StoreError(f"backup {path} does not exist;", remedy="see data/backups")
-    _want_whole(path)
+    want_whole(path)
     partial = target.with_suffix(".restoring")
     partial.unlink(missing_ok=True)
     with open_reader(path) as source:
         source.backup_to(partial)
-    _want_whole(partial)
+    want_whole(partial)
     aside = target.with_name(f"{target.name}.before-restore")
     for suffix in ("", "-wal", "-shm"):
         old = target.with_name(target.name + suffix)

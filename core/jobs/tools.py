@@ -10,7 +10,7 @@ from typing import Any
 from core.app import App, wall_ms
 from core.domain import Message, Progress
 from core.errors import UsageError
-from core.jobs import learning, maintain, run, verify
+from core.jobs import learning, maintain, pack, run, verify
 from core.jobs.explain import data_now_ms
 from core.notify import channels, sinks_of
 from core.store import operation
@@ -30,6 +30,7 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
         shown = [{"state": state, "what": what, "remedy": remedy} for state, what, remedy in rows]
         return shown, all(state != "bad" for state, _, _ in rows)
     simple: dict[str, Callable[[], dict[str, Any]]] = {
+        "pack": lambda: pack.pack(app, args.file, now_wall_ms=wall_ms()),
         "setup": lambda: _setup(app, args),
         "notify-test": lambda: _notify_test(app),
         "config": lambda: app.config.model_dump(mode="json"),
