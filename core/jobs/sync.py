@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.app import App
-from core.domain import Candles, Series
+from core.domain import Candles, Market, Series
 from core.errors import ExchangeError
 from core.exchange import Exchange
 from core.jobs.fetching import NotInTime, Want, final_candles, in_turn
@@ -231,6 +231,11 @@ def refresh_markets(app: App, *, now_ms: int, fresh: bool = False) -> int:
     """Store the exchange's market records of the configured symbols; returns how many."""
     exchange, _ = app.market()
     found = exchange.markets(app.config.symbols, fresh=fresh)
+    return store_markets(app, exchange, found, now_ms=now_ms)
+
+
+def store_markets(app: App, exchange: Exchange, found: Mapping[str, Market], *, now_ms: int) -> int:
+    """Store market records, saying what is not listed and what has changed; returns how many."""
     for symbol in app.config.symbols:
         if symbol not in found:
             log.warning("%s does not list %s; check `symbols` in the config", exchange.id, symbol)
