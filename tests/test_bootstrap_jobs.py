@@ -159,6 +159,7 @@ def test_a_new_database_works_itself_up(tmp_path: Path) -> None:
     shown = states(app)
     assert {shown[step] for step in STEPS[:2]} == {"done"}
     assert set(shown) == set(STEPS)
+    assert set(shown.values()) <= {"done", "failed"}
     until_ms = floor_ms(clock.at_ms, MINUTE_MS)
     for symbol in truth:
         assert same(stored(app, symbol), part(truth[symbol], 0, until_ms))

@@ -162,6 +162,7 @@ class Bootstrap:
                         operation.set_label(app.db, _fetched(symbol), start)
                 run.detail = next(iter(failed.values()), "")
         finally:
+            app.use_market(main, clock)
             if exchange is not main:
                 exchange.close()
 
@@ -189,9 +190,12 @@ class Bootstrap:
         app = self._app
         names = [f"{s} {tf}" for s in app.config.symbols for tf in app.config.timeframes]
         scanned = [n for n in names if operation.label_of(app.db, f"scanned {app.strategy} {n}")]
+        done = True
         for step in STEPS[2:]:
-            if not self._child(step, progress, "maintenance.py", step[2:]):
-                break
+            if done:
+                done = self._child(step, progress, "maintenance.py", step[2:])
+            else:
+                progress.failed(step, "the step before it is not done; weekly work tries again")
         if not self._stop.is_set():
             with app.db.write():
                 operation.set_label(app.db, _learned(app), json.dumps(scanned))

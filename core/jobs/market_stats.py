@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core import funding_files
 from core.app import App
 from core.domain import FundingRate, Market, Progress, no_progress
 from core.errors import ExchangeError, ExchangeUnavailable
@@ -212,6 +211,8 @@ def import_funding(app: App, paths: Sequence[Path]) -> list[dict[str, Any]]:
     What the exchange itself said stays as it is. Repeating it changes nothing. Returns a row per
     file, as `files.import_files` does.
     """
+    from core import funding_files  # with it comes pyarrow: 25 MB that the scheduler can do without
+
     report = []
     for path, symbol in funding_files.find(paths):
         rates, n_refused = funding_files.read(path)

@@ -113,7 +113,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
         add(name, see, every_s)
     for name in () if replaying else WEEKLY:
         add(name, see, 30)
-    add("notify_closed", sending.round, 0.5 if replaying else 2.0)
+    add("notify_closed", sending.round, 0.5)
     add("db_checkpoint", partial(upkeep, app), 1800)
     for noisy in ("apscheduler", "apscheduler.executors.default", "apscheduler.scheduler"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
