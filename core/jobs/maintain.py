@@ -188,6 +188,11 @@ def doctor(app: App) -> list[tuple[str, str, str]]:
         found.append(("warn", "no scheduler runs", "start it: python scheduler_run.py"))
     else:
         found.append(("ok", f"a scheduler runs (pid {app.lock_file.holder()})", ""))
+    for row in operation.bootstrap_steps(app.db):
+        if row["state"] in ("running", "failed"):
+            share = f" {100 * row['done'] // row['total']} %" if row["total"] else ""
+            said = f"working up: {row['step'][2:]} {row['state']}{share} {row['detail']}".rstrip()
+            found.append(("ok" if row["state"] == "running" else "warn", said, ""))
     found.extend(_doctor_series(app))
     found.extend(_doctor_outbox(app))
     return found
