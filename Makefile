@@ -9,7 +9,7 @@ SCRIPTS := scheduler_run.py download_data.py retro_scan.py scan_signals.py train
 CODE := core demo benchmarks tests $(SCRIPTS)
 WORKERS ?= 2
 
-.PHONY: help install dev demo run dashboard test check test-long quick bench evaluate format clean
+.PHONY: help install dev demo setup run dashboard test check test-long quick bench evaluate format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,9 @@ dev: $(VENV)/.installed-dev ## the same, with what the checks need
 
 demo: install ## generated markets, or DATA=folder; DEMO_SECONDS=n ends by itself
 	$(BIN)/python -m demo $(if $(DATA),--data $(DATA)) $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+setup: install ## pairs, equity, risk, Telegram: the first settings, and what they cost
+	$(BIN)/python maintenance.py setup
 
 run: install ## the live scheduler on config.yaml
 	$(BIN)/python scheduler_run.py

@@ -3,6 +3,8 @@
   train, calibrate, tune   the three steps of the meta-model      weekly    all three, in order
   checkpoint               merge the WAL into the database        vacuum    reclaim space, if any
   backup                   a verified copy, old ones rotated      restore   put one back (--file)
+  setup                    the first settings, asked for one by one, and what they cost
+  pack                     all there is in one verified file (--file)    unpack    the way back
   doctor                   is everything all right?
   verify [--invariants]    live = retro and no look-ahead, checked on your own candles
   rollback                 back to the bundle before this one     config    the settings in force
@@ -41,10 +43,13 @@ STEPS = (
     "vacuum",
     "backup",
     "restore",
+    "pack",
+    "unpack",
     "verify",
     "doctor",
     "notify-test",
     "config",
+    "setup",
 )
 
 
@@ -52,23 +57,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one tool and print its figures."""
     parser = cli.parser(__doc__)
     parser.add_argument("step", choices=STEPS)
-    parser.add_argument("--file", type=Path, help="restore: the backup to put back")
+    parser.add_argument("--file", type=Path, help="restore, pack, unpack: the file")
     parser.add_argument(
         "--points", type=cli.positive, default=60, help="verify: bars to check; each 20, a stretch"
     )
     parser.add_argument("--seed", type=int, default=7, help="verify: which bars")
     parser.add_argument("--invariants", action="store_true", help="verify: the tables too")
-    parser.add_argument("--force", action="store_true", help="vacuum: even with nothing to gain")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="vacuum: even with nothing to gain; unpack: keep aside what is in the way",
+    )
+    _add_setup(parser)
     _add_evaluation(parser)
     args = parser.parse_args(argv)
     if args.data and args.step != "evaluate":
         parser.error(f"--data is for evaluate, not for {args.step}")
     if args.data:
         return _evaluate(args)
-    if args.step == "restore":
-        if args.file is None:
-            parser.error("restore needs --file BACKUP")
-        cli.show(cli.restored(args), as_json=args.json)
+    if args.step in ("restore", "pack", "unpack") and args.file is None:
+        parser.error(f"{args.step} needs --file FILE")
+    if args.step in ("restore", "unpack"):
+        put_back = cli.restored if args.step == "restore" else cli.unpacked
+        cli.show(put_back(args), as_json=args.json)
         return 0
     with cli.app(args) as app, cli.progress() as progress:
         from core.jobs import tools
@@ -110,6 +121,18 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     cli.show(found if args.json else shown, as_json=args.json)
     return 0
+
+
+def _add_setup(parser: argparse.ArgumentParser) -> None:
+    """What `setup` asks for, for those who rather say it."""
+    of = parser.add_argument_group("setup: answers given beforehand")
+    of.add_argument("--pairs", nargs="+", metavar="S")
+    of.add_argument("--equity", type=float, metavar="USD")
+    of.add_argument("--risk", metavar="MODE", help="conservative, normal or aggressive")
+    of.add_argument("--telegram-token", metavar="T", help="else TELEGRAM_BOT_TOKEN")
+    of.add_argument("--chat-id", metavar="ID", help="else whoever writes to the bot")
+    of.add_argument("--no-telegram", action="store_true")
+    of.add_argument("--yes", action="store_true", help="ask nothing; keep what is not given")
 
 
 if __name__ == "__main__":

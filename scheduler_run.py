@@ -13,9 +13,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from core import cli
 from core.errors import StoreError
+
+if TYPE_CHECKING:
+    from core.app import App
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,21 +40,31 @@ def main(argv: Sequence[str] | None = None) -> int:
                 remedy="stop it first",
             )
         from core.app import settle_home
-        from core.jobs import run, scheduler
 
         if not settle_home(app, take_over=args.take_over):
             cli.log.warning(
                 "this database was copied from elsewhere: nothing is sent;"
                 " run once with --take-over if its old place has stopped"
             )
-        _, clock = app.market()
-        if args.once:
-            cli.show({"done": run.run_once(app)}, as_json=False)
-        elif clock.speed == 0:
-            cli.show({"done": run.run_stepped(app, stop=stop)}, as_json=False)
-        else:
-            scheduler.run_forever(app, stop=stop)
+        done = cli.until_stopped(partial(_work, app, stop, once=args.once), stop)
+        if done is not None:
+            cli.show({"done": done}, as_json=False)
+    if stop.is_set():
+        cli.leave(0)  # a request that was given up may keep a thread for a while
     return 0
+
+
+def _work(app: App, stop: threading.Event, *, once: bool) -> int | None:
+    """Do what is asked for; returns how many pieces that were, where it ends by itself."""
+    from core.jobs import run, scheduler
+
+    _, clock = app.market()
+    if once:
+        return run.run_once(app, stop=stop)
+    if clock.speed == 0:
+        return run.run_stepped(app, stop=stop)
+    scheduler.run_forever(app, stop=stop)
+    return None
 
 
 if __name__ == "__main__":

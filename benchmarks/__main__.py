@@ -13,7 +13,17 @@ from collections.abc import Sequence
 
 from core import cli
 
-NAMES = ("store", "resample", "cycle", "rate", "layouts", "inspect", "scan")
+NAMES = (
+    "store",
+    "resample",
+    "cycle",
+    "latency",
+    "resident",
+    "rate",
+    "layouts",
+    "inspect",
+    "scan",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

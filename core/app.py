@@ -69,6 +69,10 @@ class App:
             self._market = connect(self.config_here(), resume_ms=row[0] if row else None)
         return self._market
 
+    def use_market(self, exchange: Exchange, clock: Clock) -> None:
+        """Work on a market that another app has connected to."""
+        self._market = exchange, clock
+
     def config_here(self) -> Config:
         """Return the settings with the replay folder as an absolute path."""
         replay = self.config.exchange.replay
@@ -86,6 +90,7 @@ class App:
         if self._market is not None:
             self._market[0].close()
         if self.holds_lock:
+            self.db.rows("PRAGMA busy_timeout = 500")  # a reader may keep the WAL: the next start
             self.db.checkpoint(truncate=True)
         self.db.close()
         self.lock_file.release()

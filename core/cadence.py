@@ -17,6 +17,7 @@ STATS = "market_stats"
 MONITOR = "monitor"
 _STATS_MINUTES = (*range(11), 15, 30, 45)  # quarters, and while a settlement may be published late
 _MONITOR_MS = 5 * MINUTE_MS  # after midnight UTC: what the day's last minutes ended is stored
+_LATE_MINUTES = 2  # a look this late is no miss: a slow minute before it is enough
 _MONDAY_MS = 4 * DAY_MS  # 1970-01-05, the first Monday of the epoch
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -85,6 +86,35 @@ def first_marks(now_ms: int, marks: Mapping[str, int]) -> dict[str, int]:
     wanted = dict.fromkeys((*PIPELINE, STATS), minute - MINUTE_MS)
     wanted.update(dict.fromkeys((*WEEKLY, DIGEST, MONITOR), now_ms))
     return {job: mark for job, mark in wanted.items() if job not in marks}
+
+
+class Miss(NamedTuple):
+    """Work for which nobody looked at its time; `n` times of a job, the first at `due_ms`."""
+
+    due_ms: int
+    job: str
+    n: int
+    detail: str
+
+
+def missed(now_ms: int, marks: Mapping[str, int], config: Config) -> list[Miss]:
+    """Return what lies so far back that it was not looked at in time, if nobody tried it.
+
+    Minutes of the pipeline are done late, each of them; a weekly job is done once for its newest
+    instant only.
+    """
+    minute, found = floor_ms(now_ms, MINUTE_MS), []
+    behind = (minute - marks.get(PIPELINE[0], minute)) // MINUTE_MS
+    if behind > _LATE_MINUTES:
+        first_ms = marks[PIPELINE[0]] + MINUTE_MS
+        found.append(Miss(first_ms, PIPELINE[0], behind - 1, f"{behind - 1} minutes, done late"))
+    for job, weekly in _weekly(config).items():
+        newest_ms = last_weekly_ms(weekly, now_ms)
+        n = -(-(newest_ms - marks.get(job, newest_ms)) // (7 * DAY_MS)) - 1
+        if weekly.enabled and n > 0:
+            first_ms = newest_ms - n * 7 * DAY_MS
+            found.append(Miss(first_ms, job, n, f"{n} weeks, left out"))
+    return found
 
 
 def next_due(now_ms: int, marks: Mapping[str, int], config: Config) -> Due | None:

@@ -8,12 +8,13 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.errors import ConfigError, TraderError, UsageError
 from core.timeframe import tf_ms
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from core.store.db import Database
 
 log = logging.getLogger("trader")
+
+PATIENCE_S = 3.5  # after SIGTERM, for the transaction at work and the last messages
+T = TypeVar("T")
 
 
 def parser(doc: str | None, *, json_flag: bool = True) -> argparse.ArgumentParser:
@@ -120,6 +124,15 @@ def restored(args: argparse.Namespace) -> dict[str, Any]:
         return restore(args.file, target)
     finally:
         lock.release()
+
+
+def unpacked(args: argparse.Namespace) -> dict[str, Any]:
+    """Put a packed engine into the folder of the settings."""
+    from core.jobs.pack import unpack
+
+    setup_logging(args.log_level)
+    root = args.config.resolve().parent
+    return unpack(args.file, root, force=args.force, now_wall_ms=time.time_ns() // 1_000_000)
 
 
 @contextmanager
@@ -330,6 +343,41 @@ def span(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def until_stopped(work: Callable[[], T], stop: threading.Event) -> T:
+    """Run the work on a thread; end the process where it goes on long after `stop` was set.
+
+    What waits for a silent exchange cannot be interrupted, but it holds no transaction, and any
+    process of ours may be ended at any instant. Raises what the work raises.
+    """
+    result: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="work", daemon=True)
+    thread.start()
+    while thread.is_alive() and not stop.is_set():
+        thread.join(0.2)
+    thread.join(PATIENCE_S)
+    if thread.is_alive():
+        log.warning("something still waits for an answer; it is left")
+        leave(0)
+    if errors:
+        raise errors[0]
+    return result[0]
+
+
+def leave(code: int) -> None:
+    """End the process at once, without waiting for its threads."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def on_stop(stop: Callable[[], None]) -> None:

@@ -44,6 +44,15 @@ class Clock(Protocol):
         ...
 
 
+def _at_once(work: Callable[[], None]) -> None:
+    work()
+
+
+def on_thread(work: Callable[[], None]) -> None:
+    """Do something beside what goes on; for readings of an exchange that may be slow."""
+    threading.Thread(target=work, name="market time", daemon=True).start()
+
+
 class LiveClock:
     """The exchange's time plus the monotonic time since it was read; read anew every few minutes.
 
@@ -61,7 +70,10 @@ class LiveClock:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         reread_s: float = REREAD_S,
+        aside: Callable[[Callable[[], None]], None] = _at_once,
     ) -> None:
+        """`aside` is how later readings are done; see `on_thread`."""
+        self._aside = aside
         self._server_time = server_time
         self._monotonic = monotonic
         self._reread_s = reread_s
@@ -73,13 +85,10 @@ class LiveClock:
         self._read()
 
     def now_ms(self) -> int:
-        """Return market time, UTC ms; at most one caller at a time is held up by a reading."""
+        """Return market time, UTC ms; there is one reading at a time at most."""
         due = self._monotonic() - self._read_at_s >= self._reread_s
         if due and self._reading.acquire(blocking=False):
-            try:
-                self._reread()
-            finally:
-                self._reading.release()
+            self._aside(self._reread)
         with self._state:
             self._last_ms = max(self._last_ms, int(self._monotonic() * 1000 + self._offset_ms))
             return self._last_ms
@@ -96,6 +105,8 @@ class LiveClock:
             self._read()
         except ExchangeError:
             self._read_at_s = self._monotonic()
+        finally:
+            self._reading.release()
 
     def _read(self) -> None:
         server_ms = self._server_time()

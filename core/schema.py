@@ -250,6 +250,25 @@ CREATE TABLE IF NOT EXISTS commands (         -- what the owner wrote, each take
 );
 """
 
+_UNATTENDED = """
+CREATE TABLE IF NOT EXISTS episodes (         -- a kind of failure, until its job goes well again
+  id INTEGER PRIMARY KEY, job TEXT NOT NULL, kind TEXT NOT NULL,
+  began_wall_ms INTEGER NOT NULL, last_wall_ms INTEGER NOT NULL,
+  n INTEGER NOT NULL DEFAULT 1, detail TEXT NOT NULL DEFAULT '',
+  told INTEGER NOT NULL DEFAULT 0,            -- 1: the owner has been told
+  ended_wall_ms INTEGER                       -- NULL: it goes on
+);
+CREATE UNIQUE INDEX IF NOT EXISTS episodes_open ON episodes (job, kind)
+  WHERE ended_wall_ms IS NULL;
+CREATE TABLE IF NOT EXISTS bootstrap (        -- how far the work on a new database is, for people
+  step TEXT PRIMARY KEY,                      -- '1 backfill' … '5 tune'
+  state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed')),
+  done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+  eta_s REAL,                                 -- wall seconds left; NULL: unknown
+  detail TEXT NOT NULL DEFAULT '', at_wall_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
 
 class Column(NamedTuple):
     """A column that a later schema added to a table."""
@@ -302,6 +321,7 @@ MIGRATIONS: tuple[Step, ...] = (
         # a row in `sending` belongs to its sender until then; later nobody knows what became of it
         (Column("outbox", "lease_wall_ms", "INTEGER NOT NULL DEFAULT 0"),),
     ),
+    Step(_UNATTENDED),
 )
 VERSION = len(MIGRATIONS)
 

@@ -121,6 +121,9 @@ class FakeExchange:
     def open_interest(self, *_: object) -> float | None:
         return None
 
+    def behind(self) -> FakeExchange:
+        return self
+
     def close(self) -> None:
         """Hold nothing."""
 

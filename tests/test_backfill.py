@@ -108,3 +108,22 @@ def test_a_sync_goes_on_where_a_backfill_ended(tmp_path: Path) -> None:
     assert same(stored(app, SWAP), part(truth, 0, MONDAY_MS + 2 * DAY_MS))
     assert gap_states(app, SWAP) == []
     assert len(store.read_candles(app.db, Series("bitget", SWAP, "1d"), end_ms=FAR_MS)) == 0
+
+
+def test_a_symbol_that_is_down_at_first_is_fetched_by_the_next_pass(tmp_path: Path) -> None:
+    """Also where not even its beginning could be sought: it is not taken for done."""
+    bars = bits(3 * 1440, 3)
+    app, exchange, clock = fake_engine(tmp_path, {"AAA/USDT": bars, "BBB/USDT": bars})
+    clock.at_ms = MONDAY_MS + 3 * DAY_MS
+    exchange.failing = {"BBB/USDT"}
+    rows = backfill.backfill(
+        app,
+        symbols=["AAA/USDT", "BBB/USDT"],
+        start_ms=MONDAY_MS,
+        end_ms=None,
+        pause=lambda _: exchange.failing.clear(),
+    )
+    assert [row["error"] for row in rows] == ["", ""]
+    for symbol in ("AAA/USDT", "BBB/USDT"):
+        assert same(stored(app, symbol), bars)
+    app.close()

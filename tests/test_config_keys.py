@@ -155,7 +155,7 @@ def test_backups_are_made_where_wanted_and_the_oldest_dropped(
     """After three days there are none, the newest one, or all three."""
     app = opened(write_config(tmp_path, backup=backup))
     for day in range(3):
-        maintain.daily(app, now_wall_ms=NOW_MS + day * DAY_MS)
+        maintain.daily_backup(app, now_wall_ms=NOW_MS + day * DAY_MS)
     app.close()
     assert len(list(tmp_path.glob("data/backups/*.db"))) == n
 

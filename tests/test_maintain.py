@@ -168,11 +168,11 @@ def test_a_checkpoint_empties_the_wal_unless_a_reader_holds_it(app: App) -> None
 
 def test_the_daily_slot_backs_up_where_enabled(app: App) -> None:
     """One backup when on, none when off."""
-    maintain.daily(app, now_wall_ms=NOW_MS)
+    maintain.daily_backup(app, now_wall_ms=NOW_MS)
     assert len(list((app.root / app.config.backup.dir).iterdir())) == 1
     backup = app.config.backup.model_copy(update={"enabled": False})
     app.config = app.config.model_copy(update={"backup": backup})
-    maintain.daily(app, now_wall_ms=NOW_MS + DAY_MS)
+    maintain.daily_backup(app, now_wall_ms=NOW_MS + DAY_MS)
     assert len(list((app.root / app.config.backup.dir).iterdir())) == 1
 
 

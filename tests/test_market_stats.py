@@ -58,6 +58,7 @@ class World:
     app: App
     server: BitgetServer
     at_ms: int
+    n_lanes: int = 1  # one request at a time, so that a run can be repeated exactly
 
     def look(self, at_ms: int, due_ms: int | None = None) -> int:
         """Do the work due at an instant of the server's time, a second into its minute."""
@@ -106,6 +107,7 @@ def world(folder: Path, *, history_days: int = 350, n_rates: int = N_RATES) -> I
 def connect(made: World) -> None:
     """A new client of the server."""
     exchange = CcxtExchange.open(made.app.config, sleep=lambda _: None, rng=random.Random(7))
+    exchange.n_lanes = made.n_lanes
     clock = LiveClock(exchange.server_time_ms, monotonic=lambda: made.at_ms / 1000)
     made.app._market = exchange, clock
 
@@ -156,13 +158,17 @@ def test_history_goes_on_where_it_was_cut_off(
     with world(tmp_path) as w:
         monkeypatch.setattr(market_stats, "_CHUNK_MS", 60 * DAY_MS)
         exchange = w.app.market()[0]
-        market_stats.read_recent_funding(w.app, exchange, ONE, now_ms=w.at_ms)
-        stopped = market_stats.read_older_funding(w.app, exchange, ONE)
-        assert [next(stopped), next(stopped)] == [180, 180]
-        del stopped
+        newest = market_stats._recent(w.app, exchange, ONE, now_ms=w.at_ms)
+        assert newest is not None
+        market_stats._read(w.app, exchange, [newest], {})
+
+        def chunk() -> int:
+            span = market_stats._older(w.app, exchange, ONE)
+            return market_stats._read(w.app, exchange, [span], {}) if span else 0
+
+        assert [chunk(), chunk()] == [180, 180]
         w.server.requests.clear()
-        rest = list(market_stats.read_older_funding(w.app, exchange, ONE))
-        assert rest == [180, 180, 180, 150]
+        assert [chunk() for _ in range(5)] == [180, 180, 180, 150, 0]
         assert w.rates(ONE) == wanted(w, ONE, 350)
         assert w.asked(ONE)[0] == 3
         assert len(w.asked(ONE)) <= 16
@@ -308,6 +314,51 @@ def test_what_is_not_read_in_time_is_left_for_the_next_look(
         assert w.server.asked("history-fund-rate") == w.server.asked("open-interest") == []
         w.look(NOW_MS + MINUTE_MS)
         assert w.rates(ONE) == wanted(w, ONE, 350)
+
+
+def test_many_lanes_read_what_one_reads(tmp_path: Path) -> None:
+    """Several requests at once: the same rates, interest and records; nothing is asked twice."""
+    found = []
+    for n_lanes in (1, 8):
+        with world(tmp_path / str(n_lanes)) as w:
+            w.n_lanes = n_lanes
+            connect(w)
+            for minute in (0, 1, 15, 16):
+                w.look(NOW_MS + minute * MINUTE_MS)
+            asked = [sorted(w.asked(symbol)) for symbol in (ONE, TWO)]
+            found.append((w.rates(ONE), w.rates(TWO), interest(w), asked))
+    assert found[0] == found[1]
+    assert len(found[0][0]) >= 1000
+
+
+def test_a_silent_perpetual_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one hangs the rest is read, the minute goes on, and the one is said."""
+    monkeypatch.setattr(market_stats, "BUDGET_S", 1.0)
+    with world(tmp_path, history_days=1) as w:
+        w.n_lanes = 8
+        connect(w)
+        w.app.market()[0].markets((ONE, TWO))
+        w.server.vices = Silent("BTCUSDT")
+        with pytest.raises(ExchangeUnavailable, match="funding of 1 symbols"):
+            w.look(NOW_MS)
+        assert w.rates(TWO) == wanted(w, TWO, 0)
+        w.server.closing.set()
+
+
+class Silent:
+    """Never answers for the funding of one symbol."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def strike(self, path: str, query: Any) -> Fault | None:
+        is_meant = "history-fund-rate" in path and query.get("symbol") == self.name
+        return Fault(manner="hold", for_s=60.0) if is_meant else None
+
+    def spoil(self, path: str, query: Any, rows: list[Any]) -> list[Any]:  # noqa: ARG002
+        return rows
 
 
 def funding_file(folder: Path, rates: list[tuple[int, float]]) -> Path:

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from core.config import Config, config_from
-from core.jobs import commands, tell, weekly
+from core.jobs import commands, summary, tell
 from core.notify import (
     BotApi,
     ChannelError,
@@ -182,7 +182,7 @@ def test_commands_and_their_answers_hold_no_secret(tmp_path: Path) -> None:
 
     said.append(capture([RedactSecrets.of(app.config)], act))
     tell.queue_digest(app, now_ms=1 << 41)
-    weekly.summarise(app, now_ms=1 << 41)
+    summary.summarise(app, now_ms=1 << 41)
     app.db.run("DELETE FROM job_runs")  # the secret was put there for the test
     answers = [text for (text,) in app.db.rows("SELECT text FROM outbox WHERE kind = 'answer'")]
     assert len(answers) == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, time
 from typing import Protocol
 
-from core.clock import Clock, LiveClock, PacedClock, SteppedClock
+from core.clock import Clock, LiveClock, PacedClock, SteppedClock, on_thread
 from core.config import Config
 from core.domain import Candles, FundingRate, Market
 
@@ -65,6 +65,13 @@ class Exchange(Protocol):
         """
         ...
 
+    def behind(self) -> Exchange:
+        """Return the same exchange for work that can wait; its requests let all others go first.
+
+        Close what is not the same object.
+        """
+        ...
+
     def close(self) -> None:
         """Release connections."""
         ...
@@ -97,7 +104,7 @@ def connect(
     """
     if config.exchange.id != "replay":
         exchange = open_exchange(config)
-        return exchange, LiveClock(exchange.server_time_ms)
+        return exchange, LiveClock(exchange.server_time_ms, aside=on_thread)
     from core.exchange.replay import ReplayExchange
 
     replay = ReplayExchange.open(config)

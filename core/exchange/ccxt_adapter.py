@@ -17,7 +17,7 @@ from core.config import Config
 from core.domain import Candles, FundingRate, Market
 from core.errors import ConfigError, ExchangeError
 from core.exchange import ccxt_stats
-from core.exchange.lanes import Lanes, Pacer
+from core.exchange.lanes import Behind, Lanes, Pacer
 from core.timeframe import MINUTE_MS, floor_ms, tf_ms
 
 OVERLAP_BARS = 1  # asked for on top of a window, so that it stays whole however its ends are read
@@ -45,10 +45,20 @@ class CcxtExchange:
         symbols: tuple[str, ...],
         page_limit: int,
         n_lanes: int,
-        pacer: Pacer,
+        pacer: Pacer | Behind,
         sleep: Callable[[float], None] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
+        self._again: dict[str, Any] = {
+            "make": make,
+            "symbols": symbols,
+            "page_limit": page_limit,
+            "n_lanes": n_lanes,
+            "sleep": sleep,
+            "rng": rng,
+        }
+        self._pacer = pacer
+
         def client() -> Any:
             made = make()
             made.milliseconds = self._estimated_ms
@@ -100,6 +110,21 @@ class CcxtExchange:
             sleep=sleep,
             rng=rng,
         )
+
+    def behind(self) -> CcxtExchange:
+        """Return this exchange for work that can wait: its requests let all of ours go first.
+
+        It has clients of its own, so that no request of ours waits for one of them; close it.
+        """
+        if isinstance(self._pacer, Behind):
+            return self
+        other = CcxtExchange(**self._again, pacer=self._pacer.behind())
+        with self._lock:
+            other._offset_ms, other._kinds = self._offset_ms, {*self._kinds}
+            if self._client.markets:
+                other._client.set_markets_from_exchange(self._client)
+                other._listed_ms = self._listed_ms
+        return other
 
     def server_time_ms(self) -> int:
         """Return the exchange's own time, UTC ms.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import requests
 import urllib3
@@ -21,8 +21,21 @@ BACKOFF_S = 0.5
 BACKOFF_CAP_S = 8.0
 PACE_SLACK = 1.04  # what leaves evenly arrives unevenly: 4 % slower keeps every second's count
 _LONGEST_ANSWER_TIMEOUTS = 2.0  # an answer may trickle this many time-outs in all
+_LONGEST_CALL_S = 30.0  # no further try is begun after it: an exchange may be slow at each
 _CHUNK_BYTES = 65_536
 _UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)
+
+
+class Pace(Protocol):
+    """Something that says when the next request may leave."""
+
+    def take(self) -> None:
+        """Wait for the next free slot and use it up."""
+        ...
+
+    def hold(self, for_s: float) -> None:
+        """Let nobody go for some seconds: the exchange said that we ask too much."""
+        ...
 
 
 class Pacer:
@@ -43,20 +56,69 @@ class Pacer:
         self._monotonic = monotonic
         self._sleep = sleep
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._n_first = 0  # how many wait that go before all who are behind
         self._free_at_s = float("-inf")
 
     def take(self) -> None:
         """Wait for the next free slot and use it up; others wait behind."""
-        with self._lock:
-            wait_s = self._free_at_s - self._monotonic()
-            if wait_s > 0:
-                self._sleep(wait_s)
-            self._free_at_s = self._monotonic() + self._interval_s
+        with self._counting:
+            self._n_first += 1
+        try:
+            with self._lock:
+                wait_s = self._free_at_s - self._monotonic()
+                if wait_s > 0:
+                    self._sleep(wait_s)
+                self._free_at_s = self._monotonic() + self._interval_s
+        finally:
+            with self._counting:
+                self._n_first -= 1
 
     def hold(self, for_s: float) -> None:
         """Let nobody go for some seconds: the exchange said that we ask too much."""
         with self._lock:
             self._free_at_s = max(self._free_at_s, self._monotonic() + for_s)
+
+    def behind(self) -> Behind:
+        """Return the same slots for requests that can wait: they take what nobody else wants."""
+        return Behind(self, threading.Lock())
+
+    def take_if_free(self) -> float:
+        """Use up a slot that is free now and wanted by nobody; returns the seconds to wait if not.
+
+        0.0: it was taken.
+        """
+        with self._lock:
+            now_s = self._monotonic()
+            if self._n_first or now_s < self._free_at_s:
+                return max(self._free_at_s - now_s, self._interval_s / 4)
+            self._free_at_s = now_s + self._interval_s
+            return 0.0
+
+    def pause(self, for_s: float) -> None:
+        """Wait without a claim on any slot."""
+        self._sleep(for_s)
+
+
+class Behind(NamedTuple):
+    """Who takes slots only while nobody of the front row waits: a backfill beside the live minute.
+
+    One of them waits for a slot at a time; it holds nothing meanwhile, so whoever comes to the
+    front row then goes first, and never later than the next slot.
+    """
+
+    front: Pacer
+    turn: threading.Lock
+
+    def take(self) -> None:
+        """Wait for a slot that nobody in front wants."""
+        with self.turn:
+            while wait_s := self.front.take_if_free():
+                self.front.pause(wait_s)
+
+    def hold(self, for_s: float) -> None:
+        """Let nobody go, in front neither."""
+        self.front.hold(for_s)
 
 
 class Lanes:
@@ -70,7 +132,7 @@ class Lanes:
         make: Callable[[], Any],
         *,
         n: int,
-        pacer: Pacer,
+        pacer: Pace,
         sleep: Callable[[float], None],
         rng: random.Random,
     ) -> None:
@@ -89,14 +151,16 @@ class Lanes:
         """Send a request; retry what ccxt calls a NetworkError, with growing, jittered waits.
 
         `lead` sends it through the client that holds the market list. Raises ExchangeUnavailable
-        when the tries run out, ExchangeError for what no retry can mend.
+        when the tries, or the time for them, run out, ExchangeError for what no retry can mend.
         """
+        until_s = time.monotonic() + _LONGEST_CALL_S
         for attempt in count(1):
             try:
                 with self._client(lead=lead) as client:
                     return request(client)
             except Exception as error:
-                self._wait_or_raise(what, error, attempt)
+                is_last = attempt >= TRIES or time.monotonic() >= until_s
+                self._wait_or_raise(what, error, attempt, is_last=is_last)
         raise AssertionError("unreachable")
 
     def close(self) -> None:
@@ -136,14 +200,14 @@ class Lanes:
             self._clients.append(client)
         return client
 
-    def _wait_or_raise(self, what: str, error: Exception, attempt: int) -> None:
+    def _wait_or_raise(self, what: str, error: Exception, attempt: int, *, is_last: bool) -> None:
         import ccxt
 
         name = self.lead.id
         if isinstance(error, ccxt.NetworkError):
-            if attempt >= TRIES:
+            if is_last:
                 raise ExchangeUnavailable(
-                    f"{name}: {what} failed {TRIES} times, last with {_said(error)};",
+                    f"{name}: {what} failed {attempt} times, last with {_said(error)};",
                     remedy="it is retried later; check the network if it stays",
                 ) from error
             longest_s = min(BACKOFF_CAP_S, BACKOFF_S * 2 ** (attempt - 1))
@@ -207,7 +271,7 @@ def _parts(raw: urllib3.HTTPResponse, until_s: float) -> Iterator[bytes]:
     raw.read()  # nothing is left; it gives the connection back to the pool
 
 
-def _checked(client: Any, pacer: Pacer) -> Callable[..., Any]:
+def _checked(client: Any, pacer: Pace) -> Callable[..., Any]:
     """Return the client's `fetch`, paced, and with a body that is no answer made an error.
 
     ccxt takes a cut, empty or foreign body of a 200 for an answer without rows, and caches what

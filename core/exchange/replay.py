@@ -193,6 +193,10 @@ class ReplayExchange:
         """Return None: no recording holds it."""
         return None
 
+    def behind(self) -> ReplayExchange:
+        """Return itself: nothing waits for files."""
+        return self
+
     def close(self) -> None:
         """Let go of the bars held in memory."""
         self._recordings.clear()

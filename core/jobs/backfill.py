@@ -85,8 +85,18 @@ def backfill(
         log.warning("%s could not be reached; another try follows", ", ".join(work.unreached))
         pause(_PAUSE_S * 3**number)
         work.forgive()
+        work.prepare(start_ms)
     backfill_funding(app, symbols=symbols, progress=progress)
     return [work.row(symbol) for symbol in symbols]
+
+
+def planned(app: App, *, symbols: Sequence[str], start_ms: int) -> Plan:
+    """Return what a backfill of some symbols up to now would ask for; no candle is stored."""
+    exchange, clock = app.market()
+    until_ms = floor_ms(clock.now_ms(), tf_ms(app.config.data.base_timeframe))
+    work = _Backfill(app, exchange, symbols, until_ms=until_ms, progress=no_progress)
+    work.prepare(start_ms)
+    return work.plan()
 
 
 class _Backfill:
@@ -141,7 +151,7 @@ class _Backfill:
             del self.errors[symbol]
 
     def prepare(self, start_ms: int) -> None:
-        """Store the market records and find where each symbol's history begins."""
+        """Store the market records and find where each symbol's history begins, if need be."""
         found = self.exchange.markets(tuple(self.series))
         with self.app.db.write():
             market_store.upsert_markets(
@@ -156,10 +166,11 @@ class _Backfill:
             except ExchangeError as error:
                 return error
 
-        listed = [symbol for symbol in self.series if symbol in found or not found]
-        for symbol in self.series.keys() - listed:
+        unlisted = self.series.keys() - found.keys() if found else set[str]()
+        for symbol in unlisted:
             self._give_up(symbol, _unlisted(self.exchange, symbol))
-        for symbol, found_ms in answered(self.exchange, first, listed):
+        unknown = [s for s in self.series if s not in unlisted and s not in self.first_ms]
+        for symbol, found_ms in answered(self.exchange, first, unknown):
             if isinstance(found_ms, ExchangeError):
                 self._give_up(symbol, found_ms)
             else:

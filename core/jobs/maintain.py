@@ -21,6 +21,7 @@ from core.store.db import open_reader
 
 log = logging.getLogger("trader.maintain")
 
+WAL_WARN_BYTES = 64 << 20  # it is cut back to this when nobody reads
 VACUUM_SHARE = 0.2  # free pages of all pages above which rewriting the file pays
 
 
@@ -33,11 +34,26 @@ def checkpoint(app: App) -> dict[str, Any]:
         )
     app.db.checkpoint()
     in_wal, moved = app.db.checkpoint(truncate=True)
-    wal = app.db.path.with_name(app.db.path.name + "-wal")
-    size = wal.stat().st_size if wal.exists() else 0
+    size = wal_bytes(app.db.path)
     if in_wal < 0:
         log.warning("a reader holds the WAL (%.1f MB); it is tried again later", size / 1e6)
     return {"pages_in_wal": in_wal, "pages_moved": moved, "wal_bytes": size}
+
+
+def wal_bytes(path: Path) -> int:
+    """Return the size of a database's write-ahead log."""
+    wal = path.with_name(path.name + "-wal")
+    return wal.stat().st_size if wal.exists() else 0
+
+
+def want_small_wal(app: App) -> None:
+    """Raise StoreError where the WAL has grown because a reader does not let go of it."""
+    size = wal_bytes(app.db.path)
+    if size > WAL_WARN_BYTES:
+        raise StoreError(
+            f"a reader holds the database: its WAL is {size / 1e6:.0f} MB and grows;",
+            remedy="close old dashboards and tools; it shrinks by itself then",
+        )
 
 
 def vacuum(app: App, *, force: bool = False) -> dict[str, Any]:
@@ -66,7 +82,7 @@ def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
     partial = target.with_suffix(".partial")
     try:
         app.db.backup_to(partial)
-        _want_whole(partial)
+        want_whole(partial)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -80,7 +96,7 @@ def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
     }
 
 
-def _want_whole(path: Path) -> None:
+def want_whole(path: Path) -> None:
     """Raise StoreError unless a copy passes SQLite's integrity check."""
     with open_reader(path) as copy:
         try:
@@ -98,12 +114,12 @@ def restore(path: Path, target: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise StoreError(f"backup {path} does not exist;", remedy="see data/backups")
-    _want_whole(path)
+    want_whole(path)
     partial = target.with_suffix(".restoring")
     partial.unlink(missing_ok=True)
     with open_reader(path) as source:
         source.backup_to(partial)
-    _want_whole(partial)
+    want_whole(partial)
     aside = target.with_name(f"{target.name}.before-restore")
     for suffix in ("", "-wal", "-shm"):
         old = target.with_name(target.name + suffix)
@@ -113,11 +129,15 @@ def restore(path: Path, target: Path) -> dict[str, Any]:
     return {"restored": str(target), "from": str(path), "old database kept as": str(aside)}
 
 
-def daily(app: App, *, now_wall_ms: int) -> None:
-    """The daily slot: backup where enabled, space reclaimed where there is some."""
+def daily_backup(app: App, *, now_wall_ms: int) -> None:
+    """Make the day's backup, where enabled."""
     if app.config.backup.enabled:
         done = backup(app, now_wall_ms=now_wall_ms)
         log.info("backup %s, %.1f MB", done["file"], done["bytes"] / 1e6)
+
+
+def tidy(app: App) -> None:
+    """Reclaim space where there is some, and let SQLite look at its statistics."""
     vacuum(app)
     app.db.run("PRAGMA optimize")
 
@@ -160,10 +180,20 @@ def doctor(app: App) -> list[tuple[str, str, str]]:
         if said == "ok"
         else ("bad", f"database: {said}", "restore a backup: python maintenance.py restore FILE")
     )
+    size, close = wal_bytes(app.db.path), "close old dashboards and tools: a reader holds it"
+    is_large = size > WAL_WARN_BYTES
+    found.append(
+        ("warn" if is_large else "ok", f"WAL {size / 1e6:.1f} MB", close if is_large else "")
+    )
     if app.holds_lock:
         found.append(("warn", "no scheduler runs", "start it: python scheduler_run.py"))
     else:
         found.append(("ok", f"a scheduler runs (pid {app.lock_file.holder()})", ""))
+    for row in operation.bootstrap_steps(app.db):
+        if row["state"] in ("running", "failed"):
+            share = f" {100 * row['done'] // row['total']} %" if row["total"] else ""
+            said = f"working up: {row['step'][2:]} {row['state']}{share} {row['detail']}".rstrip()
+            found.append(("ok" if row["state"] == "running" else "warn", said, ""))
     found.extend(_doctor_series(app))
     found.extend(_doctor_outbox(app))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from core.app import App
@@ -65,7 +66,13 @@ def _count(db: Database, series: Series, gap: Gap, *, now_ms: int) -> None:
 
 
 def settle_gaps(
-    app: App, exchange: Exchange, names: Iterable[Series], *, now_ms: int, again: bool = False
+    app: App,
+    exchange: Exchange,
+    names: Iterable[Series],
+    *,
+    now_ms: int,
+    again: bool = False,
+    until_s: float = math.inf,
 ) -> dict[str, ExchangeError]:
     """Read unknown holes again; what stays empty becomes `no_trades` or `missing`.
 
@@ -90,7 +97,7 @@ def settle_gaps(
             for series, group in due
             if _is_to_read(_left(app.db, series, group), number, now_ms=now_ms)
         }
-        for want, bars in final_candles(exchange, wants, now_ms=now_ms):
+        for want, bars in final_candles(exchange, wants, now_ms=now_ms, until_s=until_s):
             if isinstance(bars, ExchangeError):
                 failed[want.series.symbol] = bars
                 continue

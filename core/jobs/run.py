@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 from core.app import App, wall_ms
@@ -19,11 +16,14 @@ from core.cadence import (
     WEEKLY,
     Due,
     first_marks,
+    missed,
     next_due,
     next_instant_ms,
 )
 from core.errors import TraderError
 from core.jobs import follow, market_stats, monitor, scan, sync, tell
+from core.jobs.recorded import recorded
+from core.jobs.weekly import Weekly, run_step
 from core.notify import Sinks, send_waiting, sinks_of
 from core.notify.deadman import sign_of_life
 from core.store import operation
@@ -32,7 +32,6 @@ from core.timeframe import MINUTE_MS, floor_ms
 
 log = logging.getLogger("trader.run")
 
-WEEKLY_LIMIT_S = 3600.0
 _STUCK_TRIES, _STUCK_WAIT_S = 3, 0.5  # for a stepped replay whose work fails
 
 
@@ -58,34 +57,65 @@ class Ran(NamedTuple):
     failed: bool
 
 
-def run_due(app: App, *, weekly: bool = True, stop: threading.Event | None = None) -> Ran:
+def run_due(
+    app: App,
+    *,
+    stop: threading.Event | None = None,
+    weekly: Weekly | None = None,
+    moved: Callable[[], None] = lambda: None,
+) -> Ran:
     """Do everything that is due by market time, in time order.
 
     The only function that runs jobs. A piece that raises is recorded and tried again at the next
-    call; what comes after it in the pipeline waits, so that order is kept.
+    call; what comes after it in the pipeline waits, so that order is kept. Weekly work is begun
+    beside the minute where there is a `weekly` for it, else the market waits for it. `moved` is
+    called after each piece.
     """
     with app.busy:
         _, clock = app.market()
         now_ms = clock.now_ms()
-        with app.db.write():
-            for job, done_ms in first_marks(now_ms, operation.marks(app.db)).items():
-                operation.move_mark(app.db, job, done_ms=done_ms)
+        _first_look(app, now_ms)
         n_done = 0
         while stop is None or not stop.is_set():
-            due = next_due(now_ms, _marks(app, now_ms, weekly=weekly), app.config)
+            due = next_due(now_ms, _marks(app, now_ms, weekly), app.config)
             if due is None:
                 _tick(app, now_ms, clock.speed)
                 clock.settled(next_instant_ms(now_ms))
                 break
-            if not _run_one(app, due, now_ms=now_ms):
+            done = _run_one(app, due, now_ms=now_ms, stop=stop, weekly=weekly)
+            moved()
+            if not done:
                 return Ran(n_done, now_ms, failed=True)
             n_done += 1
         return Ran(n_done, next_instant_ms(now_ms), failed=False)
 
 
-def _marks(app: App, now_ms: int, *, weekly: bool) -> dict[str, int]:
+def _first_look(app: App, now_ms: int) -> None:
+    """Set the marks of what never ran, and write down what nobody looked at in time."""
     marks = operation.marks(app.db)
-    return marks if weekly else {**marks, **dict.fromkeys(WEEKLY, now_ms)}
+    with app.db.write():
+        for job, done_ms in first_marks(now_ms, marks).items():
+            operation.move_mark(app.db, job, done_ms=done_ms)
+        for miss in missed(now_ms, marks, app.config):
+            if operation.was_tried(app.db, miss.job, due_ms=miss.due_ms):
+                continue
+            operation.record_run(
+                app.db,
+                miss.job,
+                due_ms=miss.due_ms,
+                started_wall_ms=wall_ms(),
+                took_ms=0.0,
+                outcome="missed",
+                n=miss.n,
+                detail=miss.detail,
+            )
+
+
+def _marks(app: App, now_ms: int, weekly: Weekly | None) -> dict[str, int]:
+    """Return the marks; weekly work is not due while some of it goes on."""
+    marks = operation.marks(app.db)
+    is_busy = weekly is not None and weekly.is_busy
+    return {**marks, **dict.fromkeys(WEEKLY, now_ms)} if is_busy else marks
 
 
 def _tick(app: App, now_ms: int, speed: float) -> None:
@@ -95,69 +125,37 @@ def _tick(app: App, now_ms: int, speed: float) -> None:
             operation.write_clock(app.db, market_ms=now_ms, wall_ms=wall_ms(), speed=speed)
 
 
-def _run_one(app: App, due: Due, *, now_ms: int) -> bool:
-    """Run one piece of work and record it; False when it failed and must be tried again."""
-    started, begun = wall_ms(), time.perf_counter()
-    n, outcome, detail = 0, "ok", ""
-    try:
+def _run_one(
+    app: App, due: Due, *, now_ms: int, stop: threading.Event | None, weekly: Weekly | None
+) -> bool:
+    """Run one piece of work and record it; False when it must be done again first."""
+    if due.job in WEEKLY:
+        if weekly is not None:
+            weekly.app.config = app.config
+            weekly.start(due)
+            return True
+        done = run_step(app, due, stop=stop)
+        app.reload_config()  # the tuner may have written its block
+        return done
+    with recorded(app, due.job, due_ms=due.due_ms) as run:
+        run.done_ms = None if due.job in PIPELINE else due.due_ms
         if due.job in PIPELINE:
-            n = _pipeline(app, due, now_ms)
+            run.n = _pipeline(app, due, now_ms)
         elif due.job == STATS:
-            n = market_stats.refresh(app, due_ms=due.due_ms)
+            run.n = market_stats.refresh(app, due_ms=due.due_ms)
         elif due.job == MONITOR:
-            n = monitor.monitor(app, now_ms=due.due_ms)
+            run.n = monitor.monitor(app, now_ms=due.due_ms)
         elif due.job == DIGEST:
-            n = tell.queue_digest(app, now_ms=due.due_ms)
-        else:
-            n = run_weekly_step(app, due.job)
-    except TraderError as error:
-        outcome, detail = "error", str(error)
-        log.error("%s: %s", due.job, error)
-    except Exception as error:
-        outcome, detail = "error", f"{type(error).__name__}: {error}"
-        log.exception("%s failed", due.job)
-    with app.db.write():
-        operation.record_run(
-            app.db,
-            due.job,
-            due_ms=due.due_ms,
-            started_wall_ms=started,
-            took_ms=round((time.perf_counter() - begun) * 1000, 3),
-            outcome=outcome,
-            n=n,
-            detail=detail,
-        )
-        if outcome == "ok" or due.job not in PIPELINE:
-            # one fetch serves all minutes up to now
-            fetched = outcome == "ok" and due.job in ("incremental_sync", STATS)
-            done_ms = floor_ms(now_ms, MINUTE_MS) if fetched else due.due_ms
-            operation.move_mark(app.db, due.job, done_ms=done_ms)
-    return outcome == "ok" or due.job not in PIPELINE
+            run.n = tell.queue_digest(app, now_ms=due.due_ms)
+        # one fetch serves all minutes up to now
+        fetched = due.job in ("incremental_sync", STATS)
+        run.done_ms = floor_ms(now_ms, MINUTE_MS) if fetched else due.due_ms
+    return run.done_ms is not None
 
 
-def run_weekly_step(app: App, job: str) -> int:
-    """Run one weekly step in a child process, so that it cannot stall or bloat this one."""
-    step = job.removeprefix("auto_")
-    script = Path(__file__).resolve().parents[2] / "maintenance.py"
-    log.info("%s starts in a child process", job)
-    command = [sys.executable, str(script), step, "--config", str(app.config_path)]
-    done = subprocess.run(
-        [*command, "--log-level", "warning"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=WEEKLY_LIMIT_S,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise TraderError(said[-1] if said else f"{step} ended with code {done.returncode}")
-    app.reload_config()
-    return 1
-
-
-def run_once(app: App) -> int:
+def run_once(app: App, *, stop: threading.Event | None = None) -> int:
     """One pass over whatever is due, its messages included."""
-    ran = run_due(app)
+    ran = run_due(app, stop=stop)
     deliver_waiting(app, sinks_of(app.config))
     if not ran.failed:
         sign_of_life(app.config)
@@ -208,22 +206,3 @@ def deliver_waiting(app: App, sinks: Sinks) -> int:
             for number in late:
                 signal_store.mark_late(app.db, number)
     return report.n_sent
-
-
-def look(app: App, *, for_s: float, stop: threading.Event, weekly: bool) -> None:
-    """Keep running what is due for some wall seconds: in a fast replay minutes pass meanwhile.
-
-    One look at a time: whoever comes while it lasts has nothing to do.
-    """
-    if not app.looking.acquire(blocking=False):
-        return
-    try:
-        deadline = time.monotonic() + for_s
-        while not stop.is_set():
-            ran = run_due(app, weekly=weekly, stop=stop)
-            wait = app.market()[1].wait_s(ran.next_ms)
-            if ran.failed or time.monotonic() + wait >= deadline:
-                return
-            stop.wait(min(wait, 0.25))
-    finally:
-        app.looking.release()

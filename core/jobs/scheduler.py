@@ -2,48 +2,75 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from core.app import App, wall_ms
-from core.cadence import DIGEST, MONITOR, PIPELINE, STATS, WEEKLY, next_due
+from core.cadence import PIPELINE, WEEKLY
 from core.errors import TraderError
-from core.jobs import commands, maintain, promotion, sync
-from core.jobs.run import deliver_waiting, look, run_weekly_step
+from core.jobs import commands, maintain, promotion, silence, sync
+from core.jobs.bootstrap import Bootstrap
+from core.jobs.edits import Edits
+from core.jobs.life import Life
+from core.jobs.recorded import recorded
+from core.jobs.run import deliver_waiting, run_due
+from core.jobs.weekly import Weekly
 from core.notify import Sinks, sinks_of
-from core.notify.deadman import sign_of_life
 from core.store import operation
 from core.store.db import open_database
 
 log = logging.getLogger("trader.scheduler")
 
 _DAY_MS = 86_400_000
-_ALIVE_MS = 120_000  # a last complete tick older than this is no sign of life
+_M_ARENA_MAX = -8  # of <malloc.h>
 _REPLAY_LOOK_S = 60.0  # a replay's minutes pass in milliseconds: it is looked at without a pause
+_DAILY_LIMIT_S = 1800.0
+_END_S = 3.0  # for the weekly child and the last messages
 
 
-class _Beside:
-    """The same app on a connection of its own, for work that must not hold up the minute."""
+def beside(app: App) -> App:
+    """Return the same app on a connection of its own, for work that must not hold up the minute.
+
+    The lock file and the market stay their owner's.
+    """
+    return App(
+        config=app.config,
+        config_path=app.config_path,
+        config_text=app.config_text,
+        db=open_database(app.db.path, checkpointer=False),
+        lock_file=app.lock_file,
+        holds_lock=False,
+        muted=app.muted,
+    )
+
+
+class _Sending:
+    """The outbox's round on a connection of its own: a slow Telegram never holds up the minute."""
 
     def __init__(self, app: App) -> None:
-        self.app = App(
-            config=app.config,
-            config_path=app.config_path,
-            config_text=app.config_text,
-            db=open_database(app.db.path, checkpointer=False),
-            lock_file=app.lock_file,
-            holds_lock=False,
-            muted=app.muted,
-        )
-        self.busy = threading.Lock()
+        self._main = app
+        self._app = beside(app)
+        self._sinks: Sinks = sinks_of(app.config)
+        self._turn = threading.Lock()
+
+    def round(self) -> None:
+        """Send what waits."""
+        with self._turn:
+            if self._app.config is not self._main.config:
+                self._app.config = self._main.config
+                self._sinks = sinks_of(self._app.config)
+            deliver_waiting(self._app, self._sinks)
 
     def close(self) -> None:
-        """Release the connection; the lock file stays its owner's."""
-        with self.busy:
-            self.app.db.close()
+        """Send what is left and release the connection."""
+        self.round()
+        with self._turn:
+            self._app.db.close()
 
 
 def _guarded(job: str, work: Callable[[], object]) -> Callable[[], None]:
@@ -58,23 +85,35 @@ def _guarded(job: str, work: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
+def _few_arenas() -> None:
+    """Let threads share malloc's arenas: dozens of lanes with an arena each hold 30 MB for nothing.
+
+    Only glibc knows the word; elsewhere nothing happens.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
 def run_forever(app: App, *, stop: threading.Event) -> None:
     """Run the jobs by name until `stop` is set.
 
-    The pipeline's names share one look, so that their order holds whichever trigger comes first.
-    In a replay the weekly work is part of it, because the market waits; live it has its own
-    thread. Sending has its own connection: a slow Telegram never holds up the minute.
+    The pipeline's names, and the weekly ones, share one look, so that their order holds whichever
+    trigger comes first. In a replay the weekly work is part of it, because the market waits; live
+    it has its own thread and process.
     """
     from apscheduler.schedulers.background import BackgroundScheduler
 
+    _few_arenas()
     _, clock = app.market()
     sync.refresh_markets(app, now_ms=clock.now_ms())
     settle_models(app, now_ms=clock.now_ms())
+    silence.came_back(app, now_ms=clock.now_ms())
     replaying = app.config.exchange.id == "replay"
     every_s = 1.0 if replaying else float(app.config.incremental.run_seconds)
+    sending, life = _Sending(app), Life(app)
+    weekly = None if replaying else Weekly(beside(app), stop=stop)
     for_s = _REPLAY_LOOK_S if replaying else every_s
-    sending, weekly = _Beside(app), _Beside(app)
-    sinks = sinks_of(app.config)
+    see = partial(look, app, for_s=for_s, stop=stop, weekly=weekly, life=life, edits=Edits(app))
     scheduler = BackgroundScheduler(
         timezone="UTC",
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -84,27 +123,64 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
         scheduler.add_job(_guarded(name, work), "interval", seconds=seconds, id=name)
 
     for name in PIPELINE:
-        add(name, partial(look, app, for_s=for_s, stop=stop, weekly=replaying), every_s)
+        add(name, see, every_s)
     for name in () if replaying else WEEKLY:
-        add(name, partial(_weekly_due, app, weekly, name), 30)
-    add("notify_closed", partial(_send, sending, sinks), 0.5 if replaying else 2.0)
-    add("db_checkpoint", partial(_upkeep, app), 1800)
-    if app.config.notify.deadman_url:
-        add("sign_of_life", partial(_sign_of_life, sending), 60)
+        add(name, see, 30)
+    add("notify_closed", sending.round, 0.5)
+    add("db_checkpoint", partial(upkeep, app), 1800)
     for noisy in ("apscheduler", "apscheduler.executors.default", "apscheduler.scheduler"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     scheduler.start()
     if app.config.notify.telegram.commands:
-        commands.listen(_Beside(app).app, stop=stop)
+        commands.listen(beside(app), stop=stop)
     log.info("running %s", ", ".join(sorted(job.id for job in scheduler.get_jobs())))
+    life.moved()
+    building = None
+    if weekly is not None:  # what a replay begins with is imported before it
+        building = Bootstrap(app, beside(app), stop=stop, turn=weekly.turn).start()
     try:
-        while not stop.wait(0.5):
-            pass
+        stop.wait()
     finally:
+        life.stopping()
         scheduler.shutdown(wait=True)
-        _send(sending, sinks)
+        if building is not None:
+            building.join(_END_S)
+        if weekly is not None and weekly.wait(_END_S):
+            weekly.app.db.close()
         sending.close()
-        weekly.close()
+
+
+def look(
+    app: App,
+    *,
+    for_s: float,
+    stop: threading.Event,
+    weekly: Weekly | None,
+    life: Life,
+    edits: Edits,
+) -> None:
+    """Keep running what is due for some wall seconds: in a fast replay minutes pass meanwhile.
+
+    One look at a time: whoever comes while it lasts has nothing to do.
+    """
+    if not app.looking.acquire(blocking=False):
+        return
+    try:
+        deadline = time.monotonic() + for_s
+        while not stop.is_set():
+            edits.look()
+            ran = run_due(app, stop=stop, weekly=weekly, moved=life.moved)
+            life.moved()
+            clock = app.market()[1]
+            silence.watch(app, now_ms=clock.now_ms(), is_complete=not ran.failed)
+            if not ran.failed:
+                life.complete(clock.now_ms())
+            wait = clock.wait_s(ran.next_ms)
+            if ran.failed or time.monotonic() + wait >= deadline:
+                return
+            stop.wait(min(wait, 0.25))
+    finally:
+        app.looking.release()
 
 
 def settle_models(app: App, *, now_ms: int) -> None:
@@ -124,73 +200,25 @@ def settle_models(app: App, *, now_ms: int) -> None:
         log.warning("%s", note)
 
 
-def _send(sending: _Beside, sinks: Sinks) -> None:
-    with sending.busy:
-        deliver_waiting(sending.app, sinks)
+def upkeep(app: App) -> None:
+    """Move the WAL into the file; once a day make the backup, drop old run rows, reclaim space.
 
-
-def _sign_of_life(sending: _Beside) -> None:
-    """Call the dead man's switch while ticks complete; silence there is the alarm."""
-    with sending.busy:
-        row = operation.clock_row(sending.app.db)
-    if row is not None and wall_ms() - row[1] < _ALIVE_MS:
-        sign_of_life(sending.app.config)
-
-
-def _weekly_due(app: App, beside: _Beside, name: str) -> None:
-    """Run one weekly step if it is due, on a connection of its own."""
-    if not beside.busy.acquire(blocking=False):
-        return
+    The copy is made on a connection of its own: a large one takes longer than a minute.
+    """
+    now_ms = wall_ms()
+    with app.busy, recorded(app, "db_checkpoint", due_ms=now_ms) as run:
+        run.n = maintain.checkpoint(app)["pages_moved"]
+        maintain.want_small_wal(app)
+    other = beside(app)
     try:
-        _, clock = app.market()
-        now_ms, db = clock.now_ms(), beside.app.db
-        known = operation.marks(db)
-        every = (*PIPELINE, *WEEKLY, STATS, DIGEST, MONITOR)
-        others = {job: now_ms for job in every if job != name}
-        due = next_due(now_ms, {**known, **others}, app.config)
-        if due is None or name not in known:
+        if now_ms - operation.marks(other.db).get("daily_upkeep", 0) < _DAY_MS:
             return
-        started, begun = wall_ms(), time.perf_counter()
-        outcome, detail = "ok", ""
-        try:
-            run_weekly_step(beside.app, name)
-        except Exception as error:
-            outcome, detail = "error", str(error)
-            log.error("%s: %s", name, error)
-        with db.write():
-            operation.move_mark(db, name, done_ms=due.due_ms)
-            operation.record_run(
-                db,
-                name,
-                due_ms=due.due_ms,
-                started_wall_ms=started,
-                took_ms=round((time.perf_counter() - begun) * 1000, 3),
-                outcome=outcome,
-                detail=detail,
-            )
-        with app.busy:
-            app.reload_config()
+        with recorded(other, "daily_upkeep", due_ms=now_ms, limit_s=_DAILY_LIMIT_S) as run:
+            run.done_ms = now_ms
+            maintain.daily_backup(other, now_wall_ms=now_ms)
+            with other.db.write():
+                run.n = operation.prune_runs(other.db, wall_ms=now_ms)
     finally:
-        beside.busy.release()
-
-
-def _upkeep(app: App) -> None:
-    """Move the WAL into the file; once a day drop old run rows and make the backup."""
+        other.db.close()
     with app.busy:
-        started, begun = wall_ms(), time.perf_counter()
-        maintain.checkpoint(app)
-        last = operation.marks(app.db).get("daily_upkeep", 0)
-        with app.db.write():
-            operation.record_run(
-                app.db,
-                "db_checkpoint",
-                due_ms=started,
-                started_wall_ms=started,
-                took_ms=round((time.perf_counter() - begun) * 1000, 3),
-                outcome="ok",
-            )
-        if started - last >= _DAY_MS:
-            maintain.daily(app, now_wall_ms=started)
-            with app.db.write():
-                operation.prune_runs(app.db, wall_ms=started)
-                operation.move_mark(app.db, "daily_upkeep", done_ms=started)
+        maintain.tidy(app)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.app import App
-from core.domain import Candles, Series
+from core.domain import Candles, Market, Series
 from core.errors import ExchangeError
 from core.exchange import Exchange
-from core.jobs.fetching import Want, final_candles, in_turn
+from core.jobs.fetching import NotInTime, Want, final_candles, in_turn
 from core.jobs.readings import SETTLE_MS, count_reads, record_holes, settle_gaps, write_bars
+from core.jobs.recorded import Unfinished
 from core.jobs.seams import compare, imported_bars
 from core.store import candles as store
 from core.store import gaps as gap_store
@@ -21,6 +23,7 @@ from core.timeframe import DAY_MS, MINUTE_MS, floor_ms, tf_ms
 
 log = logging.getLogger("trader.sync")
 
+LIMIT_S = 45.0  # of one sync: a slow exchange must not hold the minute
 _FIRST_SYNC_MS = 2 * DAY_MS  # what a first sync fetches; older history is download_data.py's
 
 
@@ -36,28 +39,41 @@ class Page:
 def sync_all(app: App, *, now_ms: int) -> int:
     """Fetch what closed since the last sync, for every symbol; returns the bars stored.
 
-    A symbol that fails is said and left for the next cycle; the others go on.
+    A symbol that fails is said and left for the next cycle; the others go on. So is one whose
+    answers do not come within LIMIT_S. Raises Unfinished where there is more to catch up on than
+    fits into that: what came is stored.
     """
     exchange, _ = app.market()
-    n_stored, last_pages = 0, []
+    until_s = time.monotonic() + LIMIT_S
+    n_stored, last_pages, behind = 0, [], set[str]()
     failed: dict[str, ExchangeError] = {}
-    for page in _pages(app, exchange, failed, now_ms=now_ms):
+    for page in _pages(app, exchange, failed, now_ms=now_ms, until_s=until_s):
         if page.want.end_ms == floor_ms(now_ms, tf_ms(page.want.series.timeframe)):
             last_pages.append(page)
         else:
             n_stored += store_page(app, page, now_ms=now_ms)
+            behind.add(page.want.series.symbol)
     with app.db.write():  # the minute of all symbols is one commit; asking took no lock
         n_stored += sum(store_page(app, page, now_ms=now_ms) for page in last_pages)
-    unread = settle_gaps(app, exchange, [page.want.series for page in last_pages], now_ms=now_ms)
+    whole = [page.want.series for page in last_pages]
+    unread = settle_gaps(app, exchange, whole, now_ms=now_ms, until_s=until_s)
     for symbol, error in unread.items():
         log.warning("holes of %s wait for the next cycle: %s", symbol, error)
+    cut = {symbol for symbol, error in failed.items() if isinstance(error, NotInTime)}
+    if behind & cut:
+        raise Unfinished(f"{len(behind & cut)} symbols are not caught up after {LIMIT_S:.0f} s")
     if failed and len(failed) == len(app.config.symbols):
         raise next(iter(failed.values()))
     return n_stored
 
 
 def _pages(
-    app: App, exchange: Exchange, failed: dict[str, ExchangeError], *, now_ms: int
+    app: App,
+    exchange: Exchange,
+    failed: dict[str, ExchangeError],
+    *,
+    now_ms: int,
+    until_s: float,
 ) -> Iterator[Page]:
     """Yield what the exchange has of every symbol, in time order within each; note who fails."""
     base = app.config.data.base_timeframe
@@ -68,7 +84,7 @@ def _pages(
         start = _start_ms(app, series, known_ms=known[symbol], now_ms=now_ms)
         windows.append(_windows(app, exchange, series, start_ms=start, now_ms=now_ms))
     wants = (want for want in in_turn(windows) if want.series.symbol not in failed)
-    for want, bars in final_candles(exchange, wants, now_ms=now_ms):
+    for want, bars in final_candles(exchange, wants, now_ms=now_ms, until_s=until_s):
         symbol = want.series.symbol
         if symbol in failed:
             continue
@@ -215,6 +231,11 @@ def refresh_markets(app: App, *, now_ms: int, fresh: bool = False) -> int:
     """Store the exchange's market records of the configured symbols; returns how many."""
     exchange, _ = app.market()
     found = exchange.markets(app.config.symbols, fresh=fresh)
+    return store_markets(app, exchange, found, now_ms=now_ms)
+
+
+def store_markets(app: App, exchange: Exchange, found: Mapping[str, Market], *, now_ms: int) -> int:
+    """Store market records, saying what is not listed and what has changed; returns how many."""
     for symbol in app.config.symbols:
         if symbol not in found:
             log.warning("%s does not list %s; check `symbols` in the config", exchange.id, symbol)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from core import evaluation_page
 from core.app import App, wall_ms
 from core.domain import Message, Progress
 from core.errors import UsageError
-from core.jobs import evaluation, learning, maintain, run, tell, verify
+from core.jobs import evaluation, learning, maintain, pack, run, tell, verify
 from core.jobs.explain import data_now_ms
 from core.jobs.standing import note_verified
 from core.notify import channels, sinks_of
@@ -30,11 +31,11 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
         rows = maintain.doctor(app)
         shown = [{"state": state, "what": what, "remedy": remedy} for state, what, remedy in rows]
         return shown, all(state != "bad" for state, _, _ in rows)
-    if step == "notify-test":
-        return _notify_test(app), True
-    if step == "config":
-        return app.config.model_dump(mode="json"), True
     simple: dict[str, Callable[[], dict[str, Any]]] = {
+        "pack": lambda: pack.pack(app, args.file, now_wall_ms=wall_ms()),
+        "setup": lambda: _setup(app, args),
+        "notify-test": lambda: _notify_test(app),
+        "config": lambda: app.config.model_dump(mode="json"),
         "checkpoint": lambda: maintain.checkpoint(app),
         "vacuum": lambda: maintain.vacuum(app, force=args.force),
         "summary": lambda: _summary(app),
@@ -44,9 +45,34 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
 
 
 def _summary(app: App) -> dict[str, Any]:
-    from core.jobs import weekly  # brings the plotting with it
+    from core.jobs import summary  # brings the plotting with it
 
-    return weekly.summarise(app, now_ms=data_now_ms(app))
+    return summary.summarise(app, now_ms=data_now_ms(app))
+
+
+def _setup(app: App, args: argparse.Namespace) -> dict[str, Any]:
+    from core.jobs.setup import Setup, Wanted
+
+    wanted = Wanted(
+        pairs=args.pairs,
+        equity_usd=args.equity,
+        risk=args.risk,
+        token=args.telegram_token,
+        chat_id=args.chat_id,
+        telegram=False if args.no_telegram else None,
+    )
+    is_asked = sys.stdin.isatty() and not args.yes
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def ask(question: str) -> str:
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        return sys.stdin.readline()
+
+    return Setup(app, wanted, ask=ask if is_asked else None, say=say).run()
 
 
 def _learning(app: App, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:

@@ -1,87 +1,69 @@
-"""The weekly summary: the week and the twelve months before its end, as message and page."""
+"""The weekly steps: in the loop where the market waits for them, beside it where it does not."""
 
 from __future__ import annotations
 
-import json
-import math
-from typing import Any
+import logging
+import threading
 
-from core import messages, views
-from core.app import App, wall_ms
-from core.config_file import replace_text
-from core.jobs import record, tell
-from core.jobs.standing import VERIFIED, standing
-from core.messages import Health, Week
-from core.store import candles as store
-from core.store import operation
-from core.store.gaps import missing_ms
-from core.store.models import bundles
-from core.timeframe import DAY_MS
-from core.weekly_report import weekly_html
+from core.app import App
+from core.cadence import Due
+from core.jobs.child import LIMIT_S, run_child
+from core.jobs.recorded import recorded
 
-_WEEK_MS, _YEAR_MS = 7 * DAY_MS, 365 * DAY_MS
+log = logging.getLogger("trader.weekly")
 
 
-def week_of(app: App, *, now_ms: int) -> Week:
-    """Return what there is to say of the week that ends at an instant of market time."""
-    start_ms = now_ms - _WEEK_MS
-    books = tuple(record.TITLES)
-    return Week(
-        start_ms=start_ms,
-        end_ms=now_ms,
-        standing=standing(app, now_ms=now_ms),
-        week=[record.record(app, book, start_ms=start_ms, end_ms=now_ms) for book in books],
-        year=[
-            record.record(app, book, start_ms=now_ms - _YEAR_MS, end_ms=now_ms) for book in books
-        ],
-        lift=record.gate_lift(app, start_ms=now_ms - _YEAR_MS, end_ms=now_ms),
-        health=health(app, start_ms=start_ms, now_ms=now_ms),
-    )
+def run_step(app: App, due: Due, *, stop: threading.Event | None) -> bool:
+    """Run one weekly step in a child process and record it; False where it was cut short."""
+    with recorded(app, due.job, due_ms=due.due_ms, limit_s=LIMIT_S) as run:
+        run.done_ms = due.due_ms
+        log.info("%s starts in a child process", due.job)
+        step = due.job.removeprefix("auto_")
+        run_child(app, "maintenance.py", step, "--log-level", "warning", stop=stop)
+        run.n = 1
+    return run.done_ms is not None
 
 
-def health(app: App, *, start_ms: int, now_ms: int) -> Health:
-    """Return how the champion and the data since an instant are."""
-    champions = bundles(app.db, strategy=app.strategy, state="champion")
-    model = champions[0] if champions else None
-    facts = model["metrics"].get("calibration", {}) if model else {}
-    verified: dict[str, Any] = json.loads(operation.label_of(app.db, VERIFIED) or "{}")
-    return Health(
-        model=str(model["id"]) if model else None,
-        model_age_ms=max(0, now_ms - int(model["data_until_ms"])) if model else None,
-        brier=float(facts.get("brier", math.nan)),
-        brier_mart=float(facts.get("brier_mart", math.nan)),
-        n_missing=_n_missing(app, start_ms=start_ms, end_ms=now_ms),
-        n_revised=int(
-            app.db.value(
-                "SELECT count(*) FROM signals WHERE strategy_id = ? AND data_revised <> 0"
-                " AND decided_ms >= ? AND decided_ms < ?",
-                (app.strategy, start_ms, now_ms),
-            )
-        ),
-        n_errors=int(
-            app.db.value(
-                "SELECT count(*) FROM job_runs WHERE outcome <> 'ok' AND started_wall_ms >= ?",
-                (wall_ms() - _WEEK_MS,),
-            )
-        ),
-        verified=str(verified.get("said", "")),
-        verified_ms=verified.get("at_ms"),
-    )
+class Weekly:
+    """One weekly step at a time on a thread of its own, so that no minute waits for it.
 
+    `app` must have a connection of its own. The mark of a step moves when it is done: until then
+    `is_busy` keeps others, and itself, from being started.
+    """
 
-def _n_missing(app: App, *, start_ms: int, end_ms: int) -> int:
-    bases = [store.base_series(app.db, app.config.exchange.id, s) for s in app.config.symbols]
-    return sum(len(missing_ms(app.db, b, start_ms=start_ms, end_ms=end_ms)) for b in bases)
+    def __init__(self, app: App, *, stop: threading.Event) -> None:
+        self.app = app
+        self._stop = stop
+        self._turn = threading.Lock()
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a child, of this or of the bootstrap, is at work."""
+        return self._turn.locked()
 
-def summarise(app: App, *, now_ms: int) -> dict[str, Any]:
-    """Write the week's page and queue its message; returns where the page is."""
-    week, look, zone = week_of(app, now_ms=now_ms), tell.look_of(app), app.config.app.timezone
-    found = views.results(app.db.path, strategy=app.strategy, start_ms=now_ms - _YEAR_MS)
-    name = f"reports/weekly-{messages.day(now_ms, look.zone)}.html"
-    path = app.root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, weekly_html(week, found, look=look, zone=zone))
-    text = messages.weekly_summary(week, look, report=name)
-    tell.queue_notice(app, "weekly_summary", text, now_ms=now_ms)
-    return {"page": str(path), "from_ms": week.start_ms, "to_ms": week.end_ms}
+    @property
+    def turn(self) -> threading.Lock:
+        """Held by whoever has a child at work: there is only ever one."""
+        return self._turn
+
+    def start(self, due: Due) -> bool:
+        """Begin a step; False where another is at work."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        threading.Thread(target=self._run, args=(due,), name=due.job, daemon=True).start()
+        return True
+
+    def wait(self, for_s: float) -> bool:
+        """Wait for the step at work to end; False where it did not in time."""
+        ended = self._turn.acquire(timeout=for_s)
+        if ended:
+            self._turn.release()
+        return ended
+
+    def _run(self, due: Due) -> None:
+        try:
+            run_step(self.app, due, stop=self._stop)
+        except Exception:
+            log.exception("%s could not be recorded", due.job)
+        finally:
+            self._turn.release()

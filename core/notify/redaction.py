@@ -11,7 +11,7 @@ from core.config import Config
 
 HIDDEN = "***"
 _TOKEN = re.compile(r"(?:bot)?\d{5,}:[\w-]{20,}")  # what @BotFather gives, also inside an address
-_CREDENTIALS = ("apiKey", "secret", "password", "uid", "token", "privateKey", "walletAddress")
+CREDENTIALS = ("apiKey", "secret", "password", "uid", "token", "privateKey", "walletAddress")
 _SHORTEST = 6  # replacing shorter values would garble ordinary words
 
 
@@ -23,7 +23,7 @@ def redact(text: str, config: Config) -> str:
 def secrets_of(config: Config) -> list[str]:
     """Return every value of the settings that must not be seen."""
     url = config.notify.deadman_url
-    credentials = (config.exchange.ccxt.get(name) for name in _CREDENTIALS)
+    credentials = (config.exchange.ccxt.get(name) for name in CREDENTIALS)
     token = config.notify.telegram.bot_token.get_secret_value()
     return [token, url, urlsplit(url).path, *(str(c) for c in credentials if c)]
 

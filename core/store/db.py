@@ -145,14 +145,20 @@ class Database:
             return -1, -1
 
     def backup_to(self, target: Path) -> None:
-        """Copy the database to a new file while it is in use; the copy is one file, no WAL."""
+        """Copy the database to a new file while it is in use; the copy is one file, no WAL.
+
+        The copy is of one instant: without the open read it would begin anew at every commit.
+        """
         copy = apsw.Connection(str(target))
+        self._connection.execute("BEGIN")
         try:
+            self.value("SELECT 1 FROM sqlite_schema")
             with copy.backup("main", self._connection, "main") as backup:
                 while not backup.done:
                     backup.step(4096)
             copy.execute("PRAGMA journal_mode = DELETE").fetchall()
         finally:
+            self._connection.execute("COMMIT")
             copy.close()
 
     def close(self) -> None:

@@ -45,6 +45,62 @@ def record_run(
     )
 
 
+def was_tried(db: Database, job: str, *, due_ms: int) -> bool:
+    """Say whether a job was begun for a due instant or a later one, whatever came of it."""
+    sql = "SELECT 1 FROM job_runs WHERE job = ? AND due_ms >= ? ORDER BY id DESC LIMIT 1"
+    return db.value(sql, (job, due_ms)) is not None
+
+
+def extend_episode(db: Database, job: str, kind: str, *, detail: str, wall_ms: int) -> None:
+    """Count one more failure of a kind, as the first of an episode or a further one."""
+    db.run(
+        "INSERT INTO episodes (job, kind, detail, began_wall_ms, last_wall_ms)"
+        " VALUES (:job, :kind, :detail, :at, :at) ON CONFLICT (job, kind)"
+        " WHERE ended_wall_ms IS NULL DO UPDATE SET n = n + 1, detail = excluded.detail,"
+        " last_wall_ms = excluded.last_wall_ms",
+        {"job": job, "kind": kind, "detail": detail, "at": wall_ms},
+    )
+
+
+def open_episodes(db: Database, job: str = "") -> list[dict[str, Any]]:
+    """Return the failures that are not over, of one job or of all, oldest first."""
+    return db.dicts(
+        "SELECT * FROM episodes WHERE ended_wall_ms IS NULL AND (:job = '' OR job = :job)"
+        " ORDER BY id",
+        {"job": job},
+    )
+
+
+def update_episode(db: Database, number: int, changes: Mapping[str, Any]) -> None:
+    """Write new values into some columns of one episode."""
+    sets = ", ".join(f"{name} = :{name}" for name in changes)
+    db.run(f"UPDATE episodes SET {sets} WHERE id = :id", {**changes, "id": number})
+
+
+def write_step(
+    db: Database,
+    step: str,
+    *,
+    state: str,
+    done: int = 0,
+    total: int = 0,
+    eta_s: float | None = None,
+    detail: str = "",
+    wall_ms: int,
+) -> None:
+    """Write how far a step of the bootstrap is; `eta_s` is None where nobody can say."""
+    db.run(
+        "INSERT OR REPLACE INTO bootstrap (step, state, done, total, eta_s, detail, at_wall_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (step, state, done, total, eta_s, detail, wall_ms),
+    )
+
+
+def bootstrap_steps(db: Database) -> list[dict[str, Any]]:
+    """Return the steps of the bootstrap that were begun or wait, in their order."""
+    return db.dicts("SELECT * FROM bootstrap ORDER BY step")
+
+
 def prune_runs(db: Database, *, wall_ms: int) -> int:
     """Drop runs older than two weeks that went well."""
     return db.run(

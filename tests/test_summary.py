@@ -15,7 +15,7 @@ from core import messages, performance, views
 from core.app import App
 from core.bootstrap import SEED
 from core.config_file import load_config
-from core.jobs import learning, record, standing, tell, tools, weekly
+from core.jobs import learning, record, standing, summary, tell, tools
 from core.messages import plain, streak_lines
 from core.store.models import insert_bundle, update_bundle
 from core.store.operation import label_of
@@ -117,7 +117,7 @@ def test_the_proof_is_the_newest_state(app: App) -> None:
             (i, app.strategy, "b1", state, f"because {i}"),
         )
     assert standing.proof(app.db, app.strategy) == ("DEGRADED", "because 1")
-    health = weekly.health(app, start_ms=T0, now_ms=NOW)
+    health = summary.health(app, start_ms=T0, now_ms=NOW)
     assert (health.model, health.model_age_ms, health.brier) == ("b1", 60 * DAY_MS, 0.21)
 
 
@@ -129,15 +129,15 @@ def test_the_summary_is_a_message_and_a_page_with_the_same_figures(tmp_path: Pat
     standing.note_verified(
         app.db, "decisions 60/60, live = retro 41/41 rows", ok=True, now_ms=END_MS
     )
-    done = weekly.summarise(app, now_ms=END_MS)
+    done = summary.summarise(app, now_ms=END_MS)
     page = Path(done["page"]).read_text(encoding="utf-8")
     text = plain(app.db.value("SELECT text FROM outbox WHERE kind = 'weekly_summary'"))
     assert Path(done["page"]).parent == tmp_path / "reports"
-    for found in weekly.week_of(app, now_ms=END_MS).year:
+    for found in summary.week_of(app, now_ms=END_MS).year:
         assert f"{found.title}: {found.n_closed} closed, {found.total_r:+.2f} R" in text
         assert f"<td>{found.n} ({found.n_eff:.0f})</td>" in page
         assert f"<td>{found.n_closed}</td>" in page
-    for line in messages.health_lines(weekly.week_of(app, now_ms=END_MS).health, LOOK):
+    for line in messages.health_lines(summary.week_of(app, now_ms=END_MS).health, LOOK):
         assert line in page
         assert plain(line) in text
     assert "live = retro 41/41" in text
@@ -149,7 +149,7 @@ def test_the_summary_is_a_message_and_a_page_with_the_same_figures(tmp_path: Pat
 
 def test_an_empty_database_has_a_summary_too(app: App) -> None:
     """No candle, no model, no trade: it says so and does not fail."""
-    weekly.summarise(app, now_ms=NOW)
+    summary.summarise(app, now_ms=NOW)
     text = plain(app.db.value("SELECT text FROM outbox"))
     for said in ("UNGATED", "Data: no candles yet", "LIVE: no trade closed yet", "no model yet"):
         assert said in text
