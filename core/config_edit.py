@@ -11,6 +11,8 @@ import yaml
 
 from core.errors import ConfigError
 
+# what YAML does not read inside quotes, or reads as the end of a line
+_ODD = re.compile(f"{yaml.reader.Reader.NON_PRINTABLE.pattern}|[\x85\u2028\u2029\ufeff]")
 _PLAIN = re.compile(r"[A-Za-z][\w/.-]*(:[\w/.-]+)*")  # a word that needs no quotes
 
 
@@ -111,4 +113,6 @@ def _flow(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_flow(item) for item in value) + "]"
     plain = isinstance(value, str) and _PLAIN.fullmatch(value) and yaml.safe_load(value) == value
-    return str(value) if plain else json.dumps(value, ensure_ascii=False)
+    if plain:
+        return str(value)
+    return _ODD.sub(lambda odd: f"\\u{ord(odd[0]):04x}", json.dumps(value, ensure_ascii=False))

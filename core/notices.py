@@ -14,7 +14,7 @@ from typing import Any
 
 WIDTH = 38
 _DETAIL_MAX = 300
-_LINES = 30  # of a list; what is more is counted
+_LINES = 20  # of a list; what is more is counted: at their longest, these fit one message
 
 _JOBS = {
     "incremental_sync": "fetching candles",

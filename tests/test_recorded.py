@@ -267,8 +267,10 @@ def test_weekly_work_does_not_hold_up_the_minute(tmp_path: Path) -> None:
         assert weekly.wait(60)
     found = app.db.rows(
         "SELECT job, outcome FROM job_runs WHERE job LIKE 'auto_%' AND outcome <> 'missed'"
+        " AND job <> 'auto_summary'"
     )
-    assert found == [(job, "error") for job in WEEKLY]  # there is nothing to learn from yet
+    steps = [job for job in WEEKLY if job != "auto_summary"]
+    assert found == [(job, "error") for job in steps]  # there is nothing to learn from yet
     assert all(operation.marks(app.db)[job] >= start_ms - 7 * DAY_MS for job in WEEKLY)
     weekly.app.db.close()
     app.close()
