@@ -44,7 +44,8 @@ class Payoff:
 
     def gross_win_r(self, reward_r: Floats) -> Floats:
         """Return the mean gross win for a reward in R; no line is followed beyond 2 sd."""
-        away = np.clip(reward_r - self.reward_mean, -2 * self.reward_sd, 2 * self.reward_sd)
+        reach = 2 * self.reward_sd
+        away = np.minimum(np.maximum(reward_r - self.reward_mean, -reach), reach)
         shift = self.win_shift + self.win_slope * away
         return np.maximum(self.win_frac * reward_r + shift, 0.05)
 
@@ -136,13 +137,18 @@ def p_low(p: Floats, *, n_eff: float) -> Floats:
 
     A score's neighbourhood is taken to hold a tenth of the evidence `n_eff`.
     """
-    return np.clip(p - Z_LOW * _error(p, n_eff), 0.0, 1.0)
+    return _within_1(p - Z_LOW * _error(p, n_eff))
 
 
 def p_interval(p: Floats, *, n_eff: float) -> tuple[Floats, Floats]:
     """Return the 90 % interval of a probability, on the evidence that `p_low` takes."""
     away = _Z_90 * _error(p, n_eff)
-    return np.clip(p - away, 0.0, 1.0), np.clip(p + away, 0.0, 1.0)
+    return _within_1(p - away), _within_1(p + away)
+
+
+def _within_1(p: Floats) -> Floats:
+    """Clip to [0, 1]; for one value this takes a third of the time of np.clip."""
+    return np.minimum(np.maximum(p, 0.0), 1.0)
 
 
 def _error(p: Floats, n_eff: float) -> Floats:
@@ -200,13 +206,11 @@ def extra_costs_r(entry: float, stop: float, rates: CostRates, *, mode: str) -> 
 
 def gross_value_r(p: Floats, prospect: Prospect, payoff: Payoff) -> Floats:
     """Return p * win - (1 - p) * loss in R, before costs and before any shrinkage."""
-    return np.asarray(p * payoff.gross_win_r(prospect.reward_r) - (1 - p) * payoff.loss_r)
+    return _mixed(p, payoff.gross_win_r(prospect.reward_r), -payoff.loss_r)
 
 
-def expected_costs_r(p: Floats, prospect: Prospect, payoff: Payoff) -> Floats:
-    """Return the costs in R that a win with chance p, and a loss otherwise, will bring."""
-    of_win = payoff.win_cost * prospect.cost_r + prospect.extra_win_r
-    of_loss = payoff.loss_cost * prospect.cost_r + prospect.extra_loss_r
+def _mixed(p: Floats, of_win: Floats, of_loss: Floats | float) -> Floats:
+    """Return the mean of a win with chance p and a loss otherwise."""
     return np.asarray(p * of_win + (1 - p) * of_loss)
 
 
@@ -227,16 +231,23 @@ def expected_value(p: Floats, p_lo: Floats, *, prospect: Prospect, payoff: Payof
     one. Costs are known and not shrunk. The low side takes `p_lo` and the realised mean less 0.84
     standard errors.
     """
-    ev_r = _shrunk_value_r(p, prospect, payoff)
-    ev_lo_r = _shrunk_value_r(p_lo, prospect, payoff) - Z_LOW * payoff.mean_se_r
+    win_r = payoff.gross_win_r(prospect.reward_r)
+    costs_r = (
+        payoff.win_cost * prospect.cost_r + prospect.extra_win_r,
+        payoff.loss_cost * prospect.cost_r + prospect.extra_loss_r,
+    )
+    ev_r = _shrunk_value_r(p, win_r, costs_r, payoff)
+    ev_lo_r = _shrunk_value_r(p_lo, win_r, costs_r, payoff) - Z_LOW * payoff.mean_se_r
     to_pct = 100 * prospect.risk_frac
     return Values(ev_r=ev_r, ev_lo_r=ev_lo_r, ev_pct=ev_r * to_pct, ev_lo_pct=ev_lo_r * to_pct)
 
 
-def _shrunk_value_r(p: Floats, prospect: Prospect, payoff: Payoff) -> Floats:
-    away = gross_value_r(p, prospect, payoff) - payoff.told_mean_r
+def _shrunk_value_r(
+    p: Floats, win_r: Floats, costs_r: tuple[Floats, Floats], payoff: Payoff
+) -> Floats:
+    away = _mixed(p, win_r, -payoff.loss_r) - payoff.told_mean_r
     gross = payoff.gross_mean_r + payoff.slope * away
-    return np.asarray(gross - expected_costs_r(p, prospect, payoff))
+    return np.asarray(gross - _mixed(p, *costs_r))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,11 +73,11 @@ def figures_of(found: Mapping[str, Any]) -> dict[str, Any]:
     `certified` asks for the root alone: no limit of a part stands without it.
     """
     lift, root = found.get("lift") or {}, _root(found)
-    best = next((row for row in lift.get("coverage", ()) if abs(row["coverage"] - 0.3) < 1e-9), {})
+    shares = {round(row["coverage"], 3): row for row in lift.get("coverage", ())}
     return {
         "certified": bool(root.get("certified")),
         "reason": root.get("reason", found["model"].get("missing", "")),
-        "mean_r_30": _number(best.get("mean_r")),
+        "mean_r_30": _number(shares.get(0.3, {}).get("mean_r")),
         "auc": _number(lift.get("auc")),
         "auc_mart": _number(lift.get("auc_mart")),
         "candidates": int(found["scan"]["stored"]),
@@ -104,7 +104,7 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return how many markets of each kind were certified."""
-    said = []
+    said = list[str]()
     for market in ("PLANTED", "NULL"):
         mine = [row for row in rows if row["market"] == market]
         n = sum(row["certified"] for row in mine)

@@ -43,9 +43,9 @@ _STATE_ABOVE = 0.5244  # of a standard normal: 30 % lie above it
 class Spec:
     """What decides a world of candidates; a win pays 1 R, a loss costs 1 R, `cost_r` is paid.
 
-    `copies` candidates of a symbol are decided at once, look alike and share their luck. `together` is the
-    correlation of the luck of pairs that decide at the same instant. `block` above 0 deals each
-    symbol's outcomes out anew, in runs of so many.
+    `copies` candidates of a symbol are decided at once, look alike and share their luck.
+    `together` is the correlation of the luck of pairs that decide at the same instant. `block`
+    above 0 deals each symbol's outcomes out anew, in runs of so many.
     """
 
     n: int

@@ -99,9 +99,7 @@ def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
 def shuffled(folder: Path, n: int) -> Iterator[Found]:
     """Learn from worlds whose driver was strong until outcomes were dealt out anew."""
     for seed in range(n):
-        spec = Spec(
-            n=1200, seed=seed, truth=lambda f, _: 1 / (1 + np.exp(-f[:, DRIVER])), block=10
-        )
+        spec = Spec(n=1200, seed=seed, truth=lambda f, _: 1 / (1 + np.exp(-f[:, DRIVER])), block=10)
         known = known_world(folder / str(seed), spec)
         yield learn(known.world)
         known.world.db.close()

@@ -75,14 +75,14 @@ def walk(
         steps[0][rows] = after[:, -1]
         steps[1][rows] = (before + top[drawn]).max(axis=1)
         steps[2][rows] = (before + bottom[drawn]).min(axis=1)
-    close = start_ticks + np.cumsum(steps[0])
-    opens = close - steps[0]
+    closes = start_ticks + np.cumsum(steps[0])
+    opens = closes - steps[0]
     ts_ms = MONDAY_MS + MINUTE_MS * np.arange(n_minutes)
     columns = (opens, np.maximum(opens + steps[1], opens), np.minimum(opens + steps[2], opens))
-    o, h, low = (tick * x for x in columns)
+    o, h, low, close = (np.asarray(tick * x, np.float64) for x in (*columns, closes))
     if low.min() <= 0:
         raise ValueError(f"{n_minutes} minutes from {start_ticks} ticks walk below zero")
-    return Candles("1m", ts_ms, o, h, low, tick * close, np.ones(n_minutes))
+    return Candles("1m", ts_ms, o, h, low, close, np.ones(n_minutes))
 
 
 def picked(candles: Candles, rows: slice | Bools) -> Candles:

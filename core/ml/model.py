@@ -9,7 +9,7 @@ import numpy as np
 
 from core.domain import Bools, Floats
 from core.errors import ModelError
-from core.ml.calibrators import logit
+from core.ml.calibrators import logit, sigmoid
 
 # Depth 2 with few rounds keeps what little there is; deeper trees only fitted noise.
 PARAMETER_SETS: tuple[Mapping[str, float | int], ...] = (
@@ -64,17 +64,21 @@ def fits(
 
 
 def predict(booster: Any, features: Floats, p_mart: Floats) -> Floats:
-    """Return raw win probabilities, shape (n,); NaN features go the way the trees learnt."""
+    """Return raw win probabilities, shape (n,); NaN features go the way the trees learnt.
+
+    The martingale's log-odds are added here: handing them to XGBoost with each call makes it wake
+    all cores, which costs more than the trees.
+    """
     if not len(features):
         return np.empty(0)
-    said = booster.inplace_predict(features, base_margin=logit(p_mart))
-    return np.asarray(said, dtype=np.float64)
+    margin = booster.inplace_predict(features, predict_type="margin", validate_features=False)
+    return sigmoid(np.asarray(margin, dtype=np.float64) + logit(p_mart))
 
 
-def contributions(booster: Any, features: Floats, p_mart: Floats) -> Floats:
+def contributions(booster: Any, features: Floats) -> Floats:
     """Return what each feature adds to the log-odds of a win, shape (n, f); exact tree SHAP.
 
-    With the margin of `p_mart` and a constant they add up to the raw log-odds.
+    With the martingale's log-odds and a constant they add up to the raw log-odds.
 
     Source: Lundberg et al. 2020, From local explanations to global understanding with explainable
     AI for trees, Nature Machine Intelligence 2.
@@ -83,7 +87,7 @@ def contributions(booster: Any, features: Floats, p_mart: Floats) -> Floats:
 
     if not len(features):
         return np.empty(features.shape)
-    data = xgboost.DMatrix(features, base_margin=logit(p_mart), nthread=1)
+    data = xgboost.DMatrix(features, nthread=1)
     said = booster.predict(data, pred_contribs=True)
     return np.asarray(said[:, :-1], dtype=np.float64)
 
