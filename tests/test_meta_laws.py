@@ -31,7 +31,7 @@ from core.ml.sample import Sample
 from core.splits import EMBARGO_MS, block_starts, walk_forward
 from core.store import models
 from core.timeframe import DAY_MS, HOUR_MS
-from tests import leaks
+from tests import learning_leaks
 from tests.candidate_world import START_MS, World, live_candidate, world
 from tests.meta_worlds import most_by_luck
 
@@ -183,7 +183,7 @@ def test_no_row_has_two_roles_in_a_fold(
     made.db.close()
 
 
-@pytest.mark.parametrize("plant", leaks.LEARNING, ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("plant", learning_leaks.LEARNING, ids=lambda plant: plant.__name__)
 def test_the_ledger_reports_a_leak(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant
 ) -> None:
@@ -233,7 +233,7 @@ def test_the_past_is_not_scored_in_sample(learnt: tuple[World, str, App]) -> Non
     assert past_law(*learnt) == []
 
 
-@pytest.mark.parametrize("plant", leaks.JUDGING, ids=lambda plant: plant.__name__)
+@pytest.mark.parametrize("plant", learning_leaks.JUDGING, ids=lambda plant: plant.__name__)
 def test_a_judge_who_knew_is_reported(
     learnt: tuple[World, str, App], monkeypatch: pytest.MonkeyPatch, plant: Plant
 ) -> None:
