@@ -23,6 +23,7 @@ NAMES = (
     "layouts",
     "inspect",
     "scan",
+    "meta",
 )
 
 

@@ -130,9 +130,9 @@ def walk_forward(
     """Return expanding folds in time order, one for each block that begins at one of `starts`.
 
     `known_ms` is when each row matures. A fold learns from rows that matured more than the embargo
-    before its block; its `train`, or its `test`, may be empty.
+    before its block; its `train`, or its `test`, may be empty. Without starts there are no folds.
     """
-    ends = np.append(starts[1:], np.iinfo(np.int64).max)
+    ends = np.append(starts[1:], np.iinfo(np.int64).max)[: len(starts)]
     return [
         _fold(t0_ms, t1_ms, known_ms, start=int(start), end=int(end), embargo_ms=embargo_ms)
         for start, end in zip(starts, ends, strict=True)

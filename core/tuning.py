@@ -139,7 +139,7 @@ class _Step:
 def certify(trials: Trials, target: Target, *, cell: str, rng: np.random.Generator) -> Finding:
     """Return the loosest limit of a cell that proves the target, or why there is none.
 
-    Selections nest on a geometric grid fixed by the scores alone. From each of four fixed
+    Selections nest on a geometric grid fixed by scores and instants alone. From each of four fixed
     starts the walk goes from strict to loose while the p-value stays under delta / 4. The
     guarantee: if past and coming weeks are exchangeable, the target is missed with a chance of
     at most delta.
@@ -150,11 +150,14 @@ def certify(trials: Trials, target: Target, *, cell: str, rng: np.random.Generat
         return _abstained(trials, target, cell, f"{len(trials)} trades, {target.n_min} are needed")
     n_able = int((trials.score >= target.floor).sum())
     tried = target if n_able >= target.n_min else replace(target, floor=-math.inf)
-    steps = [_step(trials, value, target, rng) for value in _grid(trials.score, tried)]
+    steps = [_step(trials, value, target, rng) for value in _grid(trials, tried)]
     passed = _walk([s.p_value for s in steps], delta=target.delta) if tried is target else []
     if not passed:
         best = max(steps, key=lambda s: s.estimate)
         reason = _best(best, target)
+        n_weeks = len(np.unique(trials.t0_ms[trials.score >= steps[-1].value] // WEEK_MS))
+        if target.mode == "ev" and n_weeks < _MIN_WEEKS:
+            reason += f"; in {n_weeks} weeks, {_MIN_WEEKS} are needed"
         if tried is not target:
             reason += f"; {n_able} trades reach the owner's {target.floor:g}, {target.n_min} must"
         return _finding(trials, target, cell, best, value=None, rng=rng, reason=reason)
@@ -162,15 +165,27 @@ def certify(trials: Trials, target: Target, *, cell: str, rng: np.random.Generat
     return _finding(trials, target, cell, found, value=found.value, rng=rng, reason="certified")
 
 
-def _grid(score: Floats, target: Target) -> list[float]:
+def _grid(trials: Trials, target: Target) -> list[float]:
     """The limits tried, strict to loose: at least n_min trades pass, none lies below the floor.
 
     Cut to four decimals, as they will stand in the configuration: what is tested is what acts.
+    A limit whose trades lie in too few weeks to prove a mean is left out, unless none is better:
+    each walk ends at the first limit that fails, and those could only fail.
     """
-    able = np.sort(score[score >= target.floor])[::-1]
-    counts = np.unique(np.geomspace(target.n_min, len(able), _GRID).round().astype(np.int64))
+    able = np.sort(trials.score[trials.score >= target.floor])[::-1]
+    least = target.n_min
+    if target.mode == "ev":
+        least = min(max(least, _n_for_weeks(trials, _MIN_WEEKS)), len(able))
+    counts = np.unique(np.geomspace(least, len(able), _GRID).round().astype(np.int64))
     cut = {math.floor(able[n - 1] * 1e4) / 1e4 for n in counts}
     return sorted({max(value, target.floor) for value in cut}, reverse=True)
+
+
+def _n_for_weeks(trials: Trials, n_weeks: int) -> int:
+    """Return how many of the best scored trades lie in so many weeks; all where none do."""
+    order = np.argsort(-trials.score, kind="stable")
+    first = np.sort(np.unique(trials.t0_ms[order] // WEEK_MS, return_index=True)[1])
+    return int(first[n_weeks - 1]) + 1 if len(first) >= n_weeks else len(order)
 
 
 def _walk(p_values: Sequence[float], *, delta: float) -> list[int]:

@@ -9,13 +9,13 @@ Examples:
   python -m demo
   python -m demo --seconds 60
   python -m demo --data folder_of_parquet --seconds 120
+  python -m demo --seeds 20
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import signal
 import socket
 import subprocess
@@ -31,6 +31,7 @@ from core import cli
 from core.errors import TraderError
 from demo.market import PLANTED_DRIFT_SIGMAS, describe
 from demo.report import lost_or_doubled, market_rows
+from demo.seeds import HEADER, line_of, over_seeds, prepared, summary
 from demo.stage import (
     Stage,
     fresh_folder,
@@ -56,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--speed", type=float, default=1800.0, help="market seconds a second")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
+        "--seeds",
+        type=int,
+        default=0,
+        help="instead: train on both markets of so many seeds, and count what was certified",
+    )
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument(
         "--drift",
         type=float,
         default=PLANTED_DRIFT_SIGMAS,
@@ -64,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "data" / "demo")
     parser.add_argument("--port", type=int, default=8501)
     args = parser.parse_args(argv)
+    if args.seeds:
+        return _count(args)
     begun = time.monotonic()
     fresh_folder(args.folder)
     show = _recorded(args) if args.data else _generated(args)
@@ -76,6 +86,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.show(market_rows(figures), as_json=False, title=f"\n{show.title}")
         _say(f"ready after {time.monotonic() - begun:.0f} s; the replay starts at {args.speed:g}x")
         return _live(show, args, address)
+
+
+def _count(args: argparse.Namespace) -> int:
+    """Print what each market of each seed came to, and how many of each kind were certified."""
+    seeds, rows = range(args.first_seed, args.first_seed + args.seeds), list[dict[str, Any]]()
+    _say(HEADER)
+    for row in over_seeds(seeds, drift_sigmas=args.drift, timeframes=TIMEFRAMES):
+        rows.append(row)
+        _say(line_of(row))
+    _say(summary(rows))
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +143,9 @@ def _recorded(args: argparse.Namespace) -> Show:
 
 def _prepare_all(show: Show) -> dict[str, Any]:
     """Prepare the markets in a process each; returns their figures by name."""
-    running = {}
-    for name, stage in show.stages.items():
-        command = [sys.executable, "-m", "demo.prepare", json.dumps(stage.as_json())]
-        running[name] = subprocess.Popen(
-            [*command, *map(str, show.sources(stage))], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-    figures = {}
-    for name, process in running.items():
-        out, _ = process.communicate()
-        if process.returncode:
-            raise TraderError(f"preparing {name} failed (code {process.returncode})")
-        figures[name] = json.loads(out.splitlines()[-1])
-    return figures
+    stages = list(show.stages.values())
+    found = prepared(stages, {stage.folder: show.sources(stage) for stage in stages})
+    return dict(zip(show.stages, found, strict=True))
 
 
 def _live(show: Show, args: argparse.Namespace, address: str) -> int:

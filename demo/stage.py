@@ -26,7 +26,7 @@ PLANTED_BANNER = "GENERATED MARKET, EDGE PLANTED"
 NULL_BANNER = "GENERATED MARKET, NO EDGE"
 REPLAY_BANNER = "REPLAY OF RECORDED CANDLES"
 START_MS = 1_735_862_400_000  # 2025-01-03: the replay begins on a Monday, far from training
-HISTORY_DAYS, REPLAY_DAYS = 150, 30
+HISTORY_DAYS, REPLAY_DAYS = 241, 30  # 34 weeks: half a year of it is scored by older models
 RECENT_DAYS = 365  # of recorded candles, how much history is scanned and trained on
 
 

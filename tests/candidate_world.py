@@ -83,9 +83,18 @@ def world(folder: Path, *, n: int, skill: float, seed: int = 1, shuffle: bool = 
     )
 
 
-def candidate(i: int, strategy: str, *, p_mart: float, won: bool, filled: bool) -> dict[str, Any]:
-    """Return the row of candidate i; two symbols decide at the same instant."""
-    decided = START_MS + (i // 2) * 2 * STEP_MS
+def candidate(
+    i: int,
+    strategy: str,
+    *,
+    p_mart: float,
+    won: bool,
+    filled: bool,
+    place: tuple[str, int] | None = None,
+    cost_r: float = 0.05,
+) -> dict[str, Any]:
+    """Return the row of candidate i; without a place (symbol, instant) two decide together."""
+    symbol, decided = place or ("AB"[i % 2] + "/USDT", START_MS + (i // 2) * 2 * STEP_MS)
     opened, closed = decided + 10 * MINUTE_MS, decided + (2 + i % 5) * HOUR_MS
     gross = (1 / p_mart - 1) if won else -1.0
     outcome: dict[str, Any] = {"status": "EXPIRED", "closed_ts_ms": decided + 6 * HOUR_MS}
@@ -95,12 +104,12 @@ def candidate(i: int, strategy: str, *, p_mart: float, won: bool, filled: bool) 
             "opened_ts_ms": opened,
             "closed_ts_ms": closed,
             "gross_r": gross,
-            "r_multiple": gross - 0.05,
-            "pnl_pct": 2 * (gross - 0.05),
+            "r_multiple": gross - cost_r,
+            "pnl_pct": 2 * (gross - cost_r),
         }
     return {
         "exchange": "bitget",
-        "symbol": "AB"[i % 2] + "/USDT",
+        "symbol": symbol,
         "timeframe": "15m",
         "setup": "limit",
         "direction": "long",
@@ -121,7 +130,7 @@ def candidate(i: int, strategy: str, *, p_mart: float, won: bool, filled: bool) 
         "risk_pct": 1.0,
         "position_notional": 1000.0,
         "liquidation": 0.0,
-        "cost_r": 0.05,
+        "cost_r": cost_r,
         "valid_until_ms": decided + 6 * HOUR_MS,
         "rationale": "",
         "regime": "trend/vol_low",

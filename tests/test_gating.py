@@ -12,19 +12,16 @@ from hypothesis import strategies as st
 from core.config import Config, config_from
 from core.costs import CostRates
 from core.domain import Evidence, Gate, Score
-from core.gating import (
-    Certificate,
-    Facts,
+from core.expected_value import (
     Payoff,
     Prospect,
     expected_value,
     extra_costs_r,
     fit_payoff,
-    limit_of,
     p_low,
     shrunk,
-    verdict,
 )
+from core.gating import Certificate, Facts, limit_of, verdict
 
 FACTS = Facts(symbol="A/USDT", timeframe="15m", regime="trend/vol_high", cost_r=0.05)
 

@@ -155,6 +155,18 @@ def test_too_little_data_says_how_much_is_missing(tmp_path: Path) -> None:
     made.db.close()
 
 
+def test_a_few_busy_days_are_too_few_folds(tmp_path: Path) -> None:
+    """Enough candidates within days of each other: the folds are missing, and that is said."""
+    made = world(tmp_path, n=120, skill=0.0)
+    made.db.run(
+        "UPDATE signals SET decided_ms = ?1 + (decided_ms - ?2) / 20",
+        (START_MS + DAY_MS, START_MS),
+    )
+    with pytest.raises(NotEnoughData, match="give 0 walk-forward folds"):
+        learning.train(made.db, made.config, **made.places)
+    made.db.close()
+
+
 def test_unmatured_candidates_teach_nothing(tmp_path: Path) -> None:
     """A training run sees only rows decided longer ago than validity and the longest hold."""
     made = world(tmp_path, n=200, skill=0.0)

@@ -21,9 +21,8 @@ from core.domain import Candles, Floats, Ints
 from core.execution import ORDER, ExitRules, follow, new_states
 from core.execution_kernel import BY_STOP, BY_TARGET, OPEN, TIMEOUT, TP
 from core.timeframe import MINUTE_MS, tf_ms
+from tests.worlds import walk
 
-MONDAY_MS = 1_704_067_200_000
-START_TICKS = 1 << 20
 SEGMENT_MINUTES = 300  # every order of a segment is over before the next one begins
 ORDERS_A_SEGMENT = 6
 POLICIES = {
@@ -42,31 +41,6 @@ POLICIES = {
 }
 FREE = CostRates(maker_frac=0, taker_frac=0, slippage_frac=0, funding_frac_8h=0)
 DEAR = CostRates(maker_frac=4e-6, taker_frac=12e-6, slippage_frac=4e-6, funding_frac_8h=0)
-
-
-def walk(rng: np.random.Generator, n_minutes: int) -> Candles:
-    """A continuous walk of 1024 one-tick steps a minute, one random bit each, in whole ticks.
-
-    A byte is eight steps: tables of its sum and extremes replace the steps themselves.
-    """
-    bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
-    paths = np.cumsum(2 * bits - 1, axis=1)
-    total, top, bottom = (x.astype(np.int16) for x in (paths[:, -1], paths.max(1), paths.min(1)))
-    steps = [np.empty(n_minutes, np.int64) for _ in range(3)]
-    for first in range(0, n_minutes, 10_000):
-        rows = slice(first, min(first + 10_000, n_minutes))
-        drawn = np.frombuffer(rng.bytes(128 * (rows.stop - first)), np.uint8).reshape(-1, 128)
-        after = np.cumsum(total[drawn], axis=1, dtype=np.int16)
-        before = after - total[drawn]
-        steps[0][rows] = after[:, -1]
-        steps[1][rows] = (before + top[drawn]).max(axis=1)
-        steps[2][rows] = (before + bottom[drawn]).min(axis=1)
-    close = START_TICKS + np.cumsum(steps[0])
-    opens = close - steps[0]
-    ts_ms = MONDAY_MS + MINUTE_MS * np.arange(n_minutes)
-    columns = (opens, np.maximum(opens + steps[1], opens), np.minimum(opens + steps[2], opens))
-    o, h, low = (x.astype(np.float64) for x in columns)
-    return Candles("1m", ts_ms, o, h, low, close.astype(np.float64), np.ones(n_minutes))
 
 
 def orders_on(base: Candles, rng: np.random.Generator) -> Any:

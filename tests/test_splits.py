@@ -128,3 +128,11 @@ def test_a_block_goes_on_until_it_holds_enough_closed_trades() -> None:
     assert len(counts) >= 5
     assert counts.min() >= 40
     assert not len(block_starts(t0[:0], closed[:0], recent_ms=1, per_block=1))
+
+
+def test_without_a_monday_there_are_no_folds() -> None:
+    """Candidates of a few days give no block, and no folds; not an error."""
+    t0 = MONDAY_MS + DAY_MS + np.arange(60, dtype=np.int64) * 3_600_000
+    starts = block_starts(t0, np.ones(60, bool), recent_ms=DAY_MS, per_block=1)
+    assert not len(starts)
+    assert walk_forward(t0, t0 + 1, t0 + 2, starts=starts) == []

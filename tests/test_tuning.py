@@ -10,6 +10,7 @@ import pytest
 
 from core.timeframe import HOUR_MS
 from core.tuning import (
+    WEEK_MS,
     Target,
     Trials,
     binomial_lower,
@@ -167,6 +168,23 @@ def test_no_limit_lies_below_what_the_owner_demands() -> None:
     assert not none.certified
     assert "reach the owner's 0.99, 50 must" in none.reason
     assert "best seen" in none.reason
+
+
+def test_limits_of_too_few_weeks_do_not_stand_in_the_way() -> None:
+    """High scores in the last seven weeks alone: the looser limits, of more weeks, are proven."""
+    trials = world(np.random.default_rng(5), 400, skill=0.3)
+    late = trials.t0_ms >= trials.t0_ms[-1] - 7 * WEEK_MS
+    score = np.where(trials.score > 0.5, np.where(late, 2 + trials.score, 1 + trials.score), 0.0)
+    assert (score > 2).sum() > 60
+    found = certify(
+        replace(trials, score=score), replace(EV, floor=1.0), cell="x", rng=np.random.default_rng(1)
+    )
+    assert found.certified
+    assert found.coverage > 0.4
+    few = trials.of(late)
+    none = certify(few, EV, cell="x", rng=np.random.default_rng(1))
+    assert not none.certified
+    assert "weeks, 10 are needed" in none.reason
 
 
 def test_tuning_twice_is_tuning_once() -> None:

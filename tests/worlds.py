@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.config import Config, config_from
 from core.domain import Bools, Candles, Ints, Market, Series
@@ -13,6 +14,7 @@ from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, higher_timeframes, tf_ms
 
 MONDAY_MS = 1_704_067_200_000  # 2024-01-01 00:00 UTC
 NO_MS: Ints = np.empty(0, np.int64)
+Bytes = NDArray[np.uint8]
 
 
 def random_candles(
@@ -43,6 +45,44 @@ def random_candles(
     high = (opens + np.maximum(path.max(axis=1), 0)) * tick
     close = np.asarray((opens + path[:, -1]) * tick, np.float64)
     return Candles(timeframe, ts_ms, opens * tick, high, lowest * tick, close, volume)
+
+
+def walk(
+    rng: np.random.Generator,
+    n_minutes: int,
+    *,
+    start_ticks: int = 1 << 20,
+    tick: float = 1.0,
+    beside: Bytes | None = None,
+) -> Candles:
+    """Return minutes of a continuous walk: 1024 steps of one tick each, one random bit a step.
+
+    A byte is eight steps: tables of its sum and extremes replace the steps themselves. `beside`
+    (n_minutes, k) are bytes that the first steps of each minute take from elsewhere: walks that
+    share k of 128 are correlated by k / 128. With a `tick` that is a power of two prices are exact.
+    """
+    bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
+    paths = np.cumsum(2 * bits - 1, axis=1)
+    total, top, bottom = (x.astype(np.int16) for x in (paths[:, -1], paths.max(1), paths.min(1)))
+    steps = [np.empty(n_minutes, np.int64) for _ in range(3)]
+    for first in range(0, n_minutes, 10_000):
+        rows = slice(first, min(first + 10_000, n_minutes))
+        drawn = np.frombuffer(rng.bytes(128 * (rows.stop - first)), np.uint8).reshape(-1, 128)
+        if beside is not None:
+            drawn = np.hstack((beside[rows], drawn[:, beside.shape[1] :]))
+        after = np.cumsum(total[drawn], axis=1, dtype=np.int16)
+        before = after - total[drawn]
+        steps[0][rows] = after[:, -1]
+        steps[1][rows] = (before + top[drawn]).max(axis=1)
+        steps[2][rows] = (before + bottom[drawn]).min(axis=1)
+    closes = start_ticks + np.cumsum(steps[0])
+    opens = closes - steps[0]
+    ts_ms = MONDAY_MS + MINUTE_MS * np.arange(n_minutes)
+    columns = (opens, np.maximum(opens + steps[1], opens), np.minimum(opens + steps[2], opens))
+    o, h, low, close = (np.asarray(tick * x, np.float64) for x in (*columns, closes))
+    if low.min() <= 0:
+        raise ValueError(f"{n_minutes} minutes from {start_ticks} ticks walk below zero")
+    return Candles("1m", ts_ms, o, h, low, close, np.ones(n_minutes))
 
 
 def picked(candles: Candles, rows: slice | Bools) -> Candles:

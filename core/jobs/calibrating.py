@@ -32,6 +32,7 @@ from core.ml.bundle import (
 from core.ml.calibration import Calibration, Forward, Told, told_forward
 from core.ml.sample import Sample
 from core.performance import Trades
+from core.splits import EMBARGO_MS
 from core.store import models as store
 from core.store.db import Database
 
@@ -81,12 +82,14 @@ def _draft(db: Database, config: Config, models_dir: Path, *, now_ms: int) -> st
 def _copied(
     db: Database, config: Config, models_dir: Path, champion: Bundle, *, now_ms: int
 ) -> str:
-    """Make a draft of the champion's model; candidates newer than its data are scored by it."""
+    """Make a draft of the champion's model, which scores what is a day newer than its data."""
     name = bundle_name(now_ms, champion.id.encode(), str(now_ms).encode())
     until = int(champion.manifest["window"]["data_until_ms"])
     have = store.scores_of(db, champion.id)
     sample = load_sample(db, config, now_ms=now_ms)
-    new = (sample.t0_ms >= until) & ~np.isin(sample.ids, [row["signal_id"] for row in have])
+    new = (sample.t0_ms >= until + EMBARGO_MS) & ~np.isin(
+        sample.ids, [row["signal_id"] for row in have]
+    )
     p_raw = champion.raw(sample.features[new], sample.p_mart[new])
     blank = dict.fromkeys(("p", "ev_pct", "ev_lo_pct", "ev_r", "ev_lo_r"))
     added = [

@@ -17,7 +17,7 @@ import numpy as np
 from core.config import Config
 from core.domain import Bools, Floats, Ints, Progress
 from core.errors import ModelError, NotEnoughData
-from core.gating import Prospect
+from core.expected_value import Prospect
 from core.jobs.evaluation_data import Question
 from core.jobs.training import SEED, n_min_of
 from core.ml import model
@@ -176,14 +176,15 @@ def _said(
 
 
 def _fitted(part: Sample, features: Floats, p_mart: Floats) -> Floats:
-    weight = part.weight(np.arange(len(part)))
-    rows = []
-    for params in model.PARAMETER_SETS:
-        booster = model.fit(
-            part.features, part.won, weight=weight, p_mart=part.p_mart, params=params, seed=SEED
-        )
-        rows.append(model.predict(booster, features, p_mart))
-    return np.array(rows)
+    boosters = model.fits(
+        part.features,
+        part.won,
+        weight=part.weight(np.arange(len(part))),
+        p_mart=part.p_mart,
+        sets=model.PARAMETER_SETS,
+        seed=SEED,
+    )
+    return np.array([model.predict(booster, features, p_mart) for booster in boosters])
 
 
 def _best_set(every: Floats, sample: Sample, teaches: Bools, *, before_ms: int, n_min: int) -> int:

@@ -17,7 +17,8 @@ from core.config import Config, strategy_id
 from core.costs import cost_rates
 from core.domain import Bools, Floats, Ints, Progress
 from core.errors import ModelError, NotEnoughData
-from core.gating import Mode, Prospect, extra_costs_r
+from core.expected_value import Prospect, extra_costs_r
+from core.gating import Mode
 from core.jobs.lift import plain
 from core.ml import model
 from core.ml.bundle import MODEL, fold_file, load_bundle
@@ -100,7 +101,8 @@ def train(
     forward = _forward(sample, folds, n_min=n_min_of(config), seed=seed, progress=progress)
     closed = np.flatnonzero(sample.closed)
     weight = sample.weight(closed)
-    booster = _fit(sample, closed, params=model.PARAMETER_SETS[forward.best_set], seed=seed)
+    best = model.PARAMETER_SETS[forward.best_set]
+    (booster,) = _fits(sample, closed, sets=[best], seed=seed)
     raw = model.as_bytes(booster)
     manifest = plain(_manifest(sample, folds, forward, strategy=strategy_id(config), seed=seed))
     name = bundle_name(now_ms, raw, as_json(manifest))
@@ -187,13 +189,15 @@ def _usable_folds(sample: Sample, config: Config) -> list[Fold]:
     return usable
 
 
-def _fit(sample: Sample, rows: Ints, *, params: Mapping[str, float | int], seed: int) -> Any:
-    return model.fit(
+def _fits(
+    sample: Sample, rows: Ints, *, sets: Sequence[Mapping[str, float | int]], seed: int
+) -> list[Any]:
+    return model.fits(
         sample.features[rows],
         sample.won[rows],
         weight=sample.weight(rows),
         p_mart=sample.p_mart[rows],
-        params=params,
+        sets=sets,
         seed=seed,
     )
 
@@ -206,9 +210,7 @@ def _forward(
     every = np.full((len(model.PARAMETER_SETS), len(sample)), np.nan)
     boosters: dict[int, Any] = {}
     for i, fold in enumerate(folds):
-        fitted = [
-            _fit(sample, fold.train, params=params, seed=seed) for params in model.PARAMETER_SETS
-        ]
+        fitted = _fits(sample, fold.train, sets=model.PARAMETER_SETS, seed=seed)
         for j, booster in enumerate(fitted):
             every[j, fold.test] = model.predict(
                 booster, sample.features[fold.test], sample.p_mart[fold.test]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from core import features as feature_law
 from core.costs import CostRates
 from core.domain import Candidate, Floats, Score
 from core.errors import ModelError
-from core.gating import Certificate, Prospect, extra_costs_r, p_interval
+from core.expected_value import Prospect, extra_costs_r, p_interval
+from core.gating import Certificate
 from core.ml import model
 from core.ml.calibration import Calibration
 from core.ml.folder import as_json, read_folder, read_pointer, replace_bytes, write_folder
@@ -26,7 +27,17 @@ from core.splits import EMBARGO_MS
 MODEL, CALIBRATOR, THRESHOLDS = "model.ubj", "calibrator.json", "thresholds.json"
 
 
-_TOLD = ("p_raw", "p", "p_lo", "p_hi", "ev_pct", "ev_lo_pct", "ev_r", "ev_lo_r")
+class Told(NamedTuple):
+    """The numbers of a score, as columns (n,)."""
+
+    p_raw: Floats
+    p: Floats
+    p_lo: Floats
+    p_hi: Floats
+    ev_pct: Floats
+    ev_lo_pct: Floats
+    ev_r: Floats
+    ev_lo_r: Floats
 
 
 def fold_file(cutoff_ms: int) -> str:
@@ -97,8 +108,8 @@ class Bundle:
         """Return raw win probabilities, shape (n,)."""
         return model.predict(self.booster, features, p_mart)
 
-    def score(self, features: Floats, p_mart: Floats, *, prospect: Prospect) -> list[Score]:
-        """Return what the bundle says of n candidates; features (n, n_features), NaN allowed.
+    def told(self, features: Floats, p_mart: Floats, *, prospect: Prospect) -> Told:
+        """Return raw and calibrated probabilities and values, each (n,), without the reasons.
 
         Raises ModelError while the bundle is an uncalibrated draft.
         """
@@ -110,19 +121,26 @@ class Bundle:
         p = self.calibration.probability(p_raw, p_mart)
         lo, hi = p_interval(p, n_eff=self.calibration.n_eff)
         values = self.calibration.values(p, prospect)
-        told = (p_raw, p, lo, hi, values.ev_pct, values.ev_lo_pct, values.ev_r, values.ev_lo_r)
+        return Told(p_raw, p, lo, hi, values.ev_pct, values.ev_lo_pct, values.ev_r, values.ev_lo_r)
+
+    def score(self, features: Floats, p_mart: Floats, *, prospect: Prospect) -> list[Score]:
+        """Return what the bundle says of n candidates; features (n, n_features), NaN allowed.
+
+        Raises ModelError while the bundle is an uncalibrated draft.
+        """
+        told = self.told(features, p_mart, prospect=prospect)
         rows = zip(*(column.tolist() for column in told), strict=True)
-        whys = self._whys(features, p_mart, values.ev_r)
+        whys = self._whys(features, told.ev_r)
         return [
-            Score(**dict(zip(_TOLD, row, strict=True)), model=self.id, why=why)
+            Score(**dict(zip(Told._fields, row, strict=True)), model=self.id, why=why)
             for row, why in zip(rows, whys, strict=True)
         ]
 
-    def _whys(self, features: Floats, p_mart: Floats, ev_r: Floats) -> list[dict[str, Any]]:
+    def _whys(self, features: Floats, ev_r: Floats) -> list[dict[str, Any]]:
         """Return what each score rests on; where p_mart speaks, the model has no reasons."""
         shares = np.zeros(features.shape)
         if self.calibration is not None and self.calibration.source == "model":
-            shares = model.contributions(self.booster, features, p_mart)
+            shares = model.contributions(self.booster, features)
         whys = []
         for values, log_odds, ev in zip(features, shares, ev_r.tolist(), strict=True):
             for_it, against = strongest(feature_law.NAMES, values, log_odds)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from core.domain import Bools, Floats, Ints
-from core.gating import (
+from core.errors import ModelError
+from core.expected_value import (
     Payoff,
     Prospect,
     Values,
@@ -22,6 +23,7 @@ from core.gating import (
 from core.ml import calibrators
 from core.ml.calibrators import Calibrator
 from core.ml.sample import Sample
+from core.splits import EMBARGO_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +166,9 @@ def told_forward(
 
     A fold's calibration comes from rows of earlier folds that had matured by its cutoff; where
     those are fewer than `n_min` its rows stay without a probability. `p_raw` is NaN where a row
-    was never scored.
+    was never scored. Raises ModelError for a score of a fold that had not ended a day before.
     """
+    _check_out_of_fold(sample, np.isfinite(p_raw), cutoff_ms)
     told = Told(
         p_raw=p_raw,
         cutoff_ms=cutoff_ms,
@@ -186,6 +189,18 @@ def told_forward(
         return Forward(told=told, stages=stages, final=None)
     final = calibrated(sample, told, usable, method=method, win_frac=win_frac, prospect=prospect)
     return Forward(told=told, stages=stages, final=final)
+
+
+def _check_out_of_fold(sample: Sample, scored: Bools, cutoff_ms: Ints) -> None:
+    """Refuse scores that could hold their own end: no figure may rest on them."""
+    known = scored & (cutoff_ms + EMBARGO_MS > sample.t0_ms)
+    if known.any():
+        number = int(sample.ids[np.argmax(known)])
+        raise ModelError(
+            f"{int(known.sum())} scores come from data that had not ended a day before the"
+            f" candidate (first: signal {number});",
+            remedy="run: python train_meta.py",
+        )
 
 
 def _tell(

@@ -20,11 +20,12 @@ _CHOICE_BLOCKS = 4
 
 def logit(p: Floats) -> Floats:
     """Return ln(p / (1 - p)), with p held off 0 and 1 by 0.0001."""
-    inside = np.clip(p, _EDGE, 1 - _EDGE)
+    inside = np.minimum(np.maximum(p, _EDGE), 1 - _EDGE)
     return np.log(inside) - np.log1p(-inside)
 
 
-def _sigmoid(x: Floats) -> Floats:
+def sigmoid(x: Floats) -> Floats:
+    """Return the probability of log-odds."""
     return np.asarray(0.5 * (1 + np.tanh(x / 2)))
 
 
@@ -42,10 +43,10 @@ class Calibrator:
         """Return probabilities in [0, 1] for raw scores, same shape."""
         raw = np.asarray(scores, dtype=np.float64)
         if self.kind == "platt":
-            return _sigmoid(self.intercept + self.slope * logit(raw))
+            return sigmoid(self.intercept + self.slope * logit(raw))
         if self.knots:
             return np.interp(raw, self.knots, self.heights)
-        return np.clip(raw, 0.0, 1.0)
+        return np.minimum(np.maximum(raw, 0.0), 1.0)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values that `of_json` turns back into the same map."""
@@ -89,7 +90,7 @@ def _platt(scores: Floats, won: Bools, weight: Floats) -> Calibrator:
     start = np.array([0.0, 1.0])
     line = start.copy()
     for _ in range(30):
-        p = _sigmoid(design @ line)
+        p = sigmoid(design @ line)
         gradient = design.T @ (weight * (won - p)) - (line - start)
         curvature = (design.T * (weight * p * (1 - p))) @ design + np.eye(2)
         step = np.linalg.solve(curvature, gradient)

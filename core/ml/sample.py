@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.domain import CLOSED, Bools, Floats, Ints
-from core.gating import Prospect
+from core.expected_value import Prospect
 from core.splits import matures_ms, uniqueness
 from core.timeframe import tf_ms
 
