@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import html
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from plotly.offline import get_plotlyjs
 from pyarrow import csv
 
-from core import views
+from core import page, views
 from core.config_file import replace_text
 
 Cells = Mapping[tuple[str, str], pd.DataFrame]
 
 FILES = "report.html, metrics.json, trades.csv, equity.csv, equity_at_market.csv, by_*.csv"
-_CHART = {"displaylogo": False, "displayModeBar": "hover"}
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; width: 100%; margin: .6rem 0; font-size: .82rem;
-  font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8a8f9844; }
-.wide { overflow-x: auto; }
-summary { cursor: pointer; margin: .8rem 0; }
-tr.thin td { color: #8a8f98; }
-.banner { border: 2px solid #d18b16; padding: .6rem 1rem; font-weight: 600; }
-.note { color: #8a8f98; }
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,38 +59,28 @@ def _page(
 ) -> str:
     parts = [
         "<h1>Trader_AI: the record</h1>",
-        f'<p class="banner">{_safe(state.banner)}</p>' if state.banner else "",
-        f"<p>{_safe(_subject(found, zone))}</p>",
-        f"<p><b>{_safe(state.evidence.evidence.value)}</b>. {_safe(state.evidence.sentence)}</p>",
+        f'<p class="banner">{page.safe(state.banner)}</p>' if state.banner else "",
+        f"<p>{page.safe(_subject(found, zone))}</p>",
+        f"<p><b>{page.safe(state.evidence.evidence.value)}</b>."
+        f" {page.safe(state.evidence.sentence)}</p>",
         "<h2>The books</h2>",
         *[
-            f"<p><b>{_safe(book.title)}</b>: {_safe(views.verdict_text(book.metrics))}</p>"
+            f"<p><b>{page.safe(book.title)}</b>: {page.safe(views.verdict_text(book.metrics))}</p>"
             for book in found.books.values()
         ],
-        _table(views.metrics_table(found)),
-        f'<p class="note">{_safe(views.METRICS_NOTE)}</p>',
+        page.table(views.metrics_table(found)),
+        f'<p class="note">{page.safe(views.METRICS_NOTE)}</p>',
         *[_book(found, name, cells, zone) for name in found.books],
         _sources(sources),
     ]
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Trader_AI report</title><style>{_STYLE}</style>"
-    )
-    return (
-        f'<!doctype html><html lang="en"><head>{head}<script>{get_plotlyjs()}</script></head>'
-        f"<body>{''.join(parts)}</body></html>"
-    )
+    return page.html_page("Trader_AI report", parts)
 
 
 def _sources(table: pd.DataFrame | None) -> str:
     if table is None or table.empty:
         return ""
     written = table.assign(share=[f"{100 * share:.1f} %" for share in table["share"]])
-    return f"<h2>Imported candles</h2>{_table(written)}"
-
-
-def _safe(text: object) -> str:
-    return html.escape(str(text))
+    return f"<h2>Imported candles</h2>{page.table(written)}"
 
 
 def _subject(found: views.Results, zone: str) -> str:
@@ -121,47 +94,26 @@ def _subject(found: views.Results, zone: str) -> str:
     )
 
 
-def _table(table: pd.DataFrame, thin: Sequence[bool] = ()) -> str:
-    head = "".join(f"<th>{_safe(name)}</th>" for name in table.columns)
-    marks = list(thin) or [False] * len(table)
-    rows = "".join(
-        ('<tr class="thin">' if mark else "<tr>")
-        + "".join(f"<td>{_safe(value)}</td>" for value in row)
-        + "</tr>"
-        for row, mark in zip(table.itertuples(index=False), marks, strict=True)
-    )
-    inner = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div class="wide">{inner}</div>'
-
-
 def _book(found: views.Results, name: str, cells: Cells, zone: str) -> str:
-    title = f"<h2>{_safe(found.books[name].title)}</h2>"
+    title = f"<h2>{page.safe(found.books[name].title)}</h2>"
     curve = views.equity(found, name)
     if curve.empty:
         return f"{title}<p>No trade of this book has ended.</p>"
     at_market = views.equity_at_market(found, name)
-    parts = [title, _plot(views.equity_figure(curve, zone=zone, at_market=at_market), name)]
+    parts = [title, page.plot(views.equity_figure(curve, zone=zone, at_market=at_market), name)]
     tables = {by: cells[name, by] for by in views.BY if not cells[name, by].empty}
     if tables:
         shown = {by: table for by, table in tables.items() if by != "exit_reason"}
-        parts.append(_plot(views.cells_figure(shown), f"cells-{name}"))
+        parts.append(page.plot(views.cells_figure(shown), f"cells-{name}"))
     written = [
-        f"<h3>By {_safe(by.replace('_', ' '))}</h3>"
-        + _table(views.breakdown_table(table), table["is_thin"].tolist())
+        f"<h3>By {page.safe(by.replace('_', ' '))}</h3>"
+        + page.table(views.breakdown_table(table), table["is_thin"].tolist())
         for by, table in tables.items()
     ]
     note = f"Grey: an effective sample under {views.THIN_N_EFF}; it proves nothing alone."
     parts += [f"<details{' open' if name == 'followed' else ''}><summary>Its parts</summary>"]
-    parts += [*written, f'<p class="note">{note} {_safe(views.CELLS_NOTE)}</p></details>']
+    parts += [*written, f'<p class="note">{note} {page.safe(views.CELLS_NOTE)}</p></details>']
     return "".join(parts)
-
-
-def _plot(figure: Any, name: str) -> str:
-    return str(
-        figure.to_html(
-            full_html=False, include_plotlyjs=False, div_id=f"plot-{name}", config=_CHART
-        )
-    )
 
 
 def write_report(
@@ -182,9 +134,9 @@ def write_report(
     state, sources = views.state(db_path), views.sources(db_path)
     cells = breakdowns(found)
     figures = views.as_json(found) | {"breakdowns": _cells_as_json(cells)}
-    page = _page(found, cells, state=state, sources=sources, zone=zone)
+    text = _page(found, cells, state=state, sources=sources, zone=zone)
     out_dir.mkdir(parents=True, exist_ok=True)
-    replace_text(out_dir / "report.html", page)
+    replace_text(out_dir / "report.html", text)
     replace_text(out_dir / "metrics.json", json.dumps(figures, indent=2) + "\n")
     names = tuple(found.books)
     _write_csv(out_dir / "trades.csv", [trades(found)])

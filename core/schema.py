@@ -230,6 +230,12 @@ CREATE TABLE IF NOT EXISTS states (           -- how far the champion is proven,
 );
 """
 
+_LOOKED_AT = """
+CREATE INDEX IF NOT EXISTS signals_newest ON signals (decided_ms);  -- the first page: newest first
+CREATE INDEX IF NOT EXISTS signals_told ON signals (delivery, decided_ms)
+  WHERE delivery IN ('LIVE', 'PAPER');
+"""
+
 
 class Column(NamedTuple):
     """A column that a later schema added to a table."""
@@ -276,6 +282,7 @@ MIGRATIONS: tuple[Step, ...] = (
             Column("signals", "why", "TEXT NOT NULL DEFAULT ''"),
         ),
     ),
+    Step(_LOOKED_AT),
 )
 VERSION = len(MIGRATIONS)
 

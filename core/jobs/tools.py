@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,9 @@ def _learning(app: App, step: str, progress: Progress) -> dict[str, Any]:
 
 def _verify(app: App, args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], bool]:
     found = verify.verify(app, n_points=args.points, seed=args.seed, progress=progress)
+    figure = json.dumps({"figure": found["verified"], "wall_ms": wall_ms()})
+    with app.db.write():  # the health page shows it
+        operation.set_label(app.db, "verified", figure)
     ok, n_more = bool(found["ok"]), len(found["failed"]) - _LINES
     if n_more > 0 and not args.json:
         found["failed"] = found["failed"][:_LINES]
