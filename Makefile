@@ -9,7 +9,7 @@ SCRIPTS := scheduler_run.py download_data.py retro_scan.py scan_signals.py train
 CODE := core demo benchmarks tests $(SCRIPTS)
 WORKERS ?= 2
 
-.PHONY: help install dev demo run dashboard test check test-long quick bench format clean
+.PHONY: help install dev demo run dashboard test check test-long quick bench format clean screenshots
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,6 +44,9 @@ demo: install ## generated markets, or DATA=folder; DEMO_SECONDS=n ends by itsel
 
 run: install ## the live scheduler on config.yaml
 	$(BIN)/python scheduler_run.py
+
+screenshots: dev ## the README's pictures, of the demo's market
+	$(BIN)/python -m demo.screenshots
 
 dashboard: install ## the dashboard on 127.0.0.1
 	$(BIN)/python -m streamlit run dashboard.py

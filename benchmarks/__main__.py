@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from core import cli
 
-NAMES = ("store", "resample", "cycle", "rate", "layouts", "inspect", "scan")
+NAMES = ("store", "resample", "cycle", "rate", "layouts", "inspect", "scan", "pages")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,10 +10,12 @@ from core import views
 from core.pages import cached
 from core.pages.parts import chart, plain, table
 
+_TABS = ("Model", "Data", "System")
+
 
 def health_page(place: views.Place) -> None:
     """Show the model, the data and the system."""
-    model, data, system = st.tabs(("Model", "Data", "System"), key="health", on_change="rerun")
+    model, data, system = st.tabs(_TABS, key="health", on_change="rerun", bind="query-params")
     for tab, show in ((model, _model), (data, _data), (system, _system)):
         if tab.open:
             with tab:

@@ -46,7 +46,7 @@ def _bins(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def promise_figure(tables: dict[str, pd.DataFrame]) -> go.Figure:
-    """Return promised EV (x) and what came of it (y); the dashes are a promise kept."""
+    """Return promised EV (x) and what came of it (y), thin bins hollow; dashes: promise kept."""
     figure = go.Figure()
     ends = [
         float(value)
@@ -68,7 +68,11 @@ def promise_figure(tables: dict[str, pd.DataFrame]) -> go.Figure:
             y=y,
             mode="markers",
             name=f"{name}, {LEVEL:.0%} interval",
-            marker={"color": np.where(table["is_thin"], NEUTRAL, colour), "size": 8},
+            marker={
+                "color": colour,
+                "size": 9,
+                "symbol": np.where(table["is_thin"], "circle-open", "circle").tolist(),
+            },
             error_y={
                 "array": table["mean_r_hi"] - y,
                 "arrayminus": y - table["mean_r_lo"],

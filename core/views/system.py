@@ -66,7 +66,7 @@ def waiting(path: Path) -> pd.DataFrame:
     with reading(path) as db:
         found = db.dicts(
             "SELECT channel, state, count(*) AS n, min(created_ms) AS oldest_ms,"
-            " max(attempts) AS attempts, max(last_error) AS last_error FROM outbox"
+            " max(attempts) AS attempts, coalesce(max(last_error), '') AS last_error FROM outbox"
             " GROUP BY channel, state ORDER BY channel, state"
         )
     return pd.DataFrame(found)
