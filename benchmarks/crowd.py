@@ -45,7 +45,8 @@ def fill(path: Path, *, n_days: int = yard.FIVE_YEARS, n_candidates: int = N_CAN
             _store_candles(db, f"S{i}/USDT:USDT", bars, scale=0.8**i, end_ms=end_ms)
         for part in range(0, n_candidates, _CHUNK):
             n = min(_CHUNK, n_candidates - part)
-            rows = _candidates(db, strategy, n, n_before=part, end_ms=end_ms, rng=rng)
+            last = n_candidates - _N_FOLLOWED
+            rows = _candidates(db, strategy, n, n_before=part, n_ended=last, end_ms=end_ms, rng=rng)
             _insert(db, rows)
         _model(db, strategy, end_ms=end_ms)
         _operation(db, end_ms=end_ms)
@@ -69,6 +70,7 @@ def _candidates(
     n: int,
     *,
     n_before: int,
+    n_ended: int,
     end_ms: int,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def _candidates(
     step = np.array([tf_ms(name) for name in frames.tolist()])
     start_ms = yard.START_MS + 30 * DAY_MS
     ts_ms = rng.integers(start_ms, end_ms - 2 * HOUR_MS * 4, n) // step * step
-    followed = np.arange(n_before, n_before + n) >= N_CANDIDATES - _N_FOLLOWED
+    followed = np.arange(n_before, n_before + n) >= n_ended
     ts_ms = np.where(followed, end_ms // step * step - 3 * step, ts_ms)
     close = _closes(db, symbols, frames, ts_ms)
     side = rng.choice((1, -1), n)

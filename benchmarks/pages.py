@@ -108,7 +108,7 @@ def _took(act: Callable[[], None]) -> float:
 
 def _show(seen: Visit, i: int) -> float:
     """Press `Show` of one of the first two calls and wait until its heading is there."""
-    buttons = seen.page.get_by_role("button", name="Show")
+    buttons = seen.page.get_by_role("button", name="Show", exact=True)
     if buttons.count() <= i:
         return float("nan")
 

@@ -106,7 +106,7 @@ def test_a_choice_is_a_link_and_a_link_is_a_choice(shown: Shown) -> None:
     called = views.desk(shown.seeded.path).calls[1]
     with visit(shown.made, shown.address) as seen:
         seen.open()
-        seen.page.get_by_role("button", name="Show").nth(1).click()
+        seen.page.get_by_role("button", name="Show", exact=True).nth(1).click()
         heading = seen.page.get_by_role("heading", name=f"#{called.id}:")
         heading.wait_for(timeout=10_000)
         assert f"signal={called.id}" in seen.page.url

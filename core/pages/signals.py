@@ -22,7 +22,7 @@ def signals_page(place: views.Place, state: views.State) -> None:
     """Show the desk, the chosen candidate, and the table."""
     if state.health is views.Health.NO_CANDLES:
         return
-    show_meter(place)
+    evidence = st.container()  # filled last: a year of trades is looked at when the data have moved
     desk = views.desk(place.db_path)
     _desk(desk)
     shown = st.container()
@@ -38,6 +38,8 @@ def signals_page(place: views.Place, state: views.State) -> None:
             _recent(place, state)
         else:
             _signal(place, number)
+    with evidence:
+        show_meter(place)
 
 
 def _desk(desk: views.Desk) -> None:
