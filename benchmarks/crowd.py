@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import yard
 from core.config import Config
-from core.domain import Candles, Floats, Series
+from core.domain import Candles, Floats, Ints, Series
 from core.store import Database, open_database
 from core.store import candles as candle_store
 from core.store.models import insert_bundle, insert_promotion, insert_tunings, update_bundle
@@ -87,14 +87,6 @@ def _candidates(
     risk = close * rng.uniform(0.004, 0.02, n) * np.sqrt(step / tf_ms("15m"))
     reward = risk * rng.uniform(1.2, 2.4, n)
     p_mart = risk / (risk + reward)
-    decided = ts_ms + step
-    filled, won = rng.random(n) < 0.6, rng.random(n) < p_mart
-    life = (step * rng.exponential(8, n)).astype(np.int64) // MINUTE_MS * MINUTE_MS + 3 * MINUTE_MS
-    closed = np.minimum(decided + life, end_ms)
-    gross = np.where(won, reward / risk * rng.uniform(0.6, 1.2, n), -1.0)
-    scored = decided > start_ms + 365 * DAY_MS
-    p = np.clip(p_mart + 0.08 * rng.standard_normal(n), 0.02, 0.98)
-    ev = p / p_mart - 1.08
     return {
         "n": n,
         "first": n_before,
@@ -109,17 +101,36 @@ def _candidates(
         "risk": risk,
         "reward": reward,
         "p_mart": p_mart,
-        "filled": filled,
-        "won": won,
-        "closed": closed,
-        "gross": gross,
-        "scored": scored,
-        "p": p,
-        "ev": ev,
+        "scored": ts_ms + step > start_ms + 365 * DAY_MS,
         "told": rng.random(n),
         "regime": rng.integers(0, len(_REGIMES), n),
         "reclaim": rng.random(n) < 0.3,
         "end_ms": end_ms,
+        **_fates(p_mart, reward / risk, ts_ms + step, step, end_ms=end_ms, rng=rng),
+    }
+
+
+def _fates(
+    p_mart: Floats,
+    reward_r: Floats,
+    decided_ms: Ints,
+    step: Ints,
+    *,
+    end_ms: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """What became of them, as a coin flip has it, and what a model without skill said."""
+    n = len(p_mart)
+    won = rng.random(n) < p_mart
+    life = (step * rng.exponential(8, n)).astype(np.int64) // MINUTE_MS * MINUTE_MS + 3 * MINUTE_MS
+    p = np.clip(p_mart + 0.08 * rng.standard_normal(n), 0.02, 0.98)
+    return {
+        "filled": rng.random(n) < 0.6,
+        "won": won,
+        "closed": np.minimum(decided_ms + life, end_ms),
+        "gross": np.where(won, reward_r * rng.uniform(0.6, 1.2, n), -1.0),
+        "p": p,
+        "ev": p / p_mart - 1.08,
     }
 
 
@@ -176,12 +187,7 @@ def _insert(db: Database, c: dict[str, Any]) -> None:
 
 
 def _row(c: dict[str, Any], i: int, v: dict[str, Any]) -> dict[str, Any]:
-    number = c["first"] + i + 1
-    passed = not v["scored"] or v["ev"] > 0
-    live = v["scored"] and passed and v["told"] < 0.05
-    delivery = "LIVE" if live else "PAPER" if passed and v["told"] < 0.1 else "DIGEST"
-    entry, side, risk = v["close"], v["side"], v["risk"]
-    ts_ms = v["ts_ms"]
+    number, ts_ms = c["first"] + i + 1, v["ts_ms"]
     row = {
         "exchange": EXCHANGE,
         "symbol": f"S{v['symbol']}/USDT:USDT",
@@ -195,8 +201,22 @@ def _row(c: dict[str, Any], i: int, v: dict[str, Any]) -> dict[str, Any]:
         "ts_ms": ts_ms,
         "decided_ms": ts_ms + v["step"],
         "actionable_ms": ts_ms + v["step"] + 2 * MINUTE_MS,
+        "valid_until_ms": ts_ms + 25 * v["step"],
+        "rationale": "generated for a benchmark: a plan at the close, about as long as a real one",
+        "regime": _REGIMES[v["regime"]],
+        "p_mart": v["p_mart"],
+        "base_timeframe": "1m",
+        "exec_state": _state(v["close"], 0.0003),
+    }
+    return row | _plan(v) | _verdict(v) | _score(v) | _end(v)
+
+
+def _plan(v: dict[str, Any]) -> dict[str, Any]:
+    entry, side, risk = v["close"], v["side"], v["risk"]
+    return {
         "entry": entry,
         "sl": entry - side * risk,
+        "stop_now": entry - side * risk,
         "tp1": entry + side * v["reward"],
         "tp2": entry + side * 1.6 * v["reward"],
         "atr": risk / 1.5,
@@ -205,20 +225,19 @@ def _row(c: dict[str, Any], i: int, v: dict[str, Any]) -> dict[str, Any]:
         "position_notional": 100 * entry / risk,
         "liquidation": entry * (1 - side * 0.3),
         "cost_r": 0.08,
-        "valid_until_ms": ts_ms + 25 * v["step"],
-        "rationale": "generated for a benchmark: a plan at the close, about as long as a real one",
-        "regime": _REGIMES[v["regime"]],
-        "p_mart": v["p_mart"],
+    }
+
+
+def _verdict(v: dict[str, Any]) -> dict[str, str]:
+    passed = not v["scored"] or v["ev"] > 0
+    live = v["scored"] and passed and v["told"] < 0.05
+    return {
         "gate": "PASS" if passed else "REJECT",
         "gate_reason": "ungated" if not v["scored"] else "ev" if passed else "ev_below",
         "evidence": "CERTIFIED" if live else "UNCERTIFIED" if v["scored"] else "UNGATED",
-        "delivery": delivery,
+        "delivery": "LIVE" if live else "PAPER" if passed and v["told"] < 0.1 else "DIGEST",
         "delivery_reason": "" if live else "budget",
-        "base_timeframe": "1m",
-        "stop_now": entry - side * risk,
-        "exec_state": _state(entry, 0.0003),
     }
-    return row | _score(v) | _end(v)
 
 
 def _score(v: dict[str, Any]) -> dict[str, Any]:

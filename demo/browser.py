@@ -112,12 +112,12 @@ class Visit:
         page.locator("[data-testid=stTabs]").first.wait_for(timeout=_SHOWN_MS)
         page.wait_for_function(_AT_REST, timeout=_SHOWN_MS, polling=100)
 
-    def picture(self, path: Path) -> None:
-        """Save the whole page, as tall as it is."""
+    def picture(self, path: Path, *, tallest: int = _TALLEST) -> None:
+        """Save the page, as tall as it is and no taller than `tallest` pixels."""
         path.parent.mkdir(parents=True, exist_ok=True)
         width = (self.page.viewport_size or {"width": WIDE})["width"]
         tall = int(self.page.evaluate(f"document.querySelector('{_MAIN}').scrollHeight"))
-        self.page.set_viewport_size({"width": width, "height": min(tall + 40, _TALLEST)})
+        self.page.set_viewport_size({"width": width, "height": min(tall + 40, tallest)})
         self.page.wait_for_timeout(400)
         self.page.screenshot(path=path)
 

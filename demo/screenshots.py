@@ -15,10 +15,11 @@ from core import cli
 from core.errors import UsageError
 from demo.browser import NARROW, ROOT, WIDE, browser, serving, visit
 
-PICTURES: tuple[tuple[str, dict[str, str], int, bool], ...] = (  # name, query, width, dark
-    ("dashboard", {}, WIDE, False),
-    ("dashboard-results", {"page": "Results"}, WIDE, True),
-    ("dashboard-phone", {}, NARROW, True),
+# name, query, width and greatest height in pixels, dark
+PICTURES: tuple[tuple[str, dict[str, str], int, int, bool], ...] = (
+    ("dashboard", {}, WIDE, 1900, False),
+    ("dashboard-results", {"page": "Results"}, WIDE, 1700, True),
+    ("dashboard-phone", {}, NARROW, 1300, True),
 )
 
 
@@ -34,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.config.is_file():
         raise UsageError(f"{args.config} is not there;", remedy="run: make demo, or name --config")
     with serving(args.config) as (address, _), browser() as made:
-        for name, query, width, dark in PICTURES:
+        for name, query, width, tallest, dark in PICTURES:
             with visit(made, address, width=width, dark=dark) as seen:
                 seen.open(query)
-                seen.picture(args.out / f"{name}.png")
+                seen.picture(args.out / f"{name}.png", tallest=tallest)
                 sys.stdout.write(f"{args.out / name}.png\n")
     return 0
 

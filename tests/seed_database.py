@@ -210,6 +210,7 @@ def _why(rng: np.random.Generator, p: float) -> dict[str, Any]:
         "win_rate": p,
         "win_rate_lo": p - 0.08,
         "win_rate_hi": p + 0.08,
+        "p_mart": 0.38,
         "mean_r": 0.02,
         "mean_r_lo": -0.15,
         "mean_r_hi": 0.19,

@@ -87,13 +87,16 @@ def test_a_sick_database_is_explained_and_nothing_else_shown(
     assert len(app.get("plotly_chart")) == 0
 
 
-def test_a_locked_database_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["Signals & Candles", "Results", "Health"])
+def test_a_locked_database_is_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, page: str
+) -> None:
     """A file that nobody may read now says so; the next refresh tries again."""
     open_database(tmp_path / "market.db").close()
     config = config_for(tmp_path)
     with locked(tmp_path / "market.db"):
-        assert "locked by another process" in shown(opened(monkeypatch, config))
-    assert "locked" not in shown(opened(monkeypatch, config))
+        assert "locked by another process" in shown(opened(monkeypatch, config, page=page))
+    assert "locked" not in shown(opened(monkeypatch, config, page=page))
 
 
 def test_a_page_is_whole_while_a_writer_holds_its_transaction(

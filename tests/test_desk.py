@@ -147,14 +147,14 @@ def said(price: float | None = 104.0, **changes: Any) -> str:
 
 def test_each_situation_has_its_act() -> None:
     """A resting order, one that is void, a position, and what is left of it after TP1."""
-    assert said(status="PENDING") == "buy limit rests at 100, stop 90; not filled yet."
+    assert said(status="PENDING") == "keep a buy limit at 100, stop 90; not filled yet."
     assert said(status="PENDING", price=116.0).startswith("cancel the order at 100")
     assert said(status="PENDING", price=89.0).startswith("place nothing new")
     assert said() == "hold with the stop at 90; at TP1 115 close 50%, then stop to entry; TP2 130."
     after = said(tp1_hit=1, stop_now=100.0)
     assert after == "TP1 is taken; keep the stop at 100, the rest leaves at TP2 130."
     short = act_text(mirrored(LONG | {"status": "PENDING"}), price=None, rules=RULES, live=True)
-    assert short.startswith("sell limit rests at 100")
+    assert short.startswith("keep a sell limit at 100")
 
 
 def test_a_paper_trade_is_never_told_as_a_call() -> None:

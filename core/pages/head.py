@@ -93,7 +93,7 @@ def show_meter(place: views.Place) -> None:
     found = cached.meter(views.version(place.db_path))
     with st.container(border=True):
         figure, words = st.columns([2, 3], vertical_alignment="center")
-        figure.markdown(f"**Net R a trade {plain(views.meter_text(found))}**")
+        figure.markdown(f"**Net R a trade: {plain(views.meter_text(found))}**")
         figure.image(views.meter_svg(found), width="stretch", alt=views.meter_text(found))
         words.caption(plain(f"{found.subject}: {views.sample_text(found)}."))
-        words.caption(plain(found.proof))
+        words.caption(plain(f"{found.proof} {found.basis}"))

@@ -44,7 +44,7 @@ def table(frame: pd.DataFrame, zone: str, *, empty: str) -> None:
 
 def still_table(frame: pd.DataFrame, thin: Sequence[bool] = ()) -> None:
     """Show a table that cannot be sorted; rows that `thin` marks are grey."""
-    shown = frame.rename(columns=plain).map(plain)
+    shown = frame.reset_index(drop=True).rename(columns=plain).map(plain)
     marks = list(thin) or [False] * len(shown)
     styled = shown.style.hide(axis="index").apply(
         lambda _: [GREY if mark else "" for mark in marks], axis=0

@@ -17,7 +17,7 @@ _BOOKS = (
     ("followed", "all", ENTRY),
     ("rejected", "rejected", ACCENT),
 )
-_FAINT = 0.4
+_FAINT = 0.5
 
 
 def book_curves(found: Results) -> dict[tuple[str, str], pd.DataFrame]:

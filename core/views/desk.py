@@ -151,7 +151,7 @@ def _pending_text(row: Mapping[str, Any], price: float | None) -> str:
     if price is not None and price_r(row, price) >= price_r(row, row["tp1"]):
         return f"cancel the order at {entry}: the price is at TP1 without it."
     word = "buy" if Side.of(row["direction"]) is Side.LONG else "sell"
-    return f"{word} limit rests at {entry}, stop {price_text(row['sl'])}; not filled yet."
+    return f"keep a {word} limit at {entry}, stop {price_text(row['sl'])}; not filled yet."
 
 
 def _open_text(row: Mapping[str, Any], rules: Mapping[str, Any]) -> str:

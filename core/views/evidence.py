@@ -17,6 +17,7 @@ from core.domain import CLOSED
 from core.performance import Metrics
 from core.splits import matures_ms
 from core.store import Database
+from core.store.models import bundles
 from core.store.signals import strategy_settings_of
 from core.timeframe import DAY_MS, tf_ms
 from core.views.columns import numbers
@@ -35,13 +36,15 @@ _MOST_WEEKS = 5200
 class Meter:
     """The record of the gate's PASS over the last WINDOW_DAYS, and how long until it proves.
 
-    `metrics` is of matured closed trades, None without one; `scored` says whether a model had
-    judged them. `proof` is one sentence.
+    `metrics` is of matured closed trades, None without one; once a model speaks (`scored`) only of
+    those that one had judged. `proof` is a sentence; so is `basis`, what the newest tuning found
+    out of fold, '' without one.
     """
 
     metrics: Metrics | None
     scored: bool
     proof: str
+    basis: str = ""
 
     @property
     def subject(self) -> str:
@@ -59,12 +62,43 @@ def meter(path: Path, *, strategy: str | None = None) -> Meter:
             return Meter(metrics=None, scored=False, proof=proof_text(None))
         rows = _passed(db, name, now_ms=now_ms)
         said = _monitored(db, name)
-    scored = bool(rows["is_scored"].any())
+        scored, basis = _basis(db, name)
     if scored:
         rows = rows[rows["is_scored"]]
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     found = performance.metrics(_trades(rows), rng) if len(rows) else None
-    return Meter(metrics=found, scored=scored, proof=said or proof_text(found))
+    return Meter(metrics=found, scored=scored, proof=said or proof_text(found), basis=basis)
+
+
+def _basis(db: Database, strategy: str) -> tuple[bool, str]:
+    """Whether a model speaks, and what its newest tuning found: a certified cell first."""
+    champions = bundles(db, strategy=strategy, state="champion")
+    if not champions:
+        return False, ""
+    found = db.rows(
+        "SELECT cell, certified, n, n_eff, detail FROM tunings WHERE bundle = ?1 AND created_ms ="
+        " (SELECT max(created_ms) FROM tunings WHERE bundle = ?1) ORDER BY certified DESC, id"
+        " LIMIT 1",
+        (champions[0]["id"],),
+    )
+    return True, basis_text(*found[0]) if found else ""
+
+
+def basis_text(cell: str, certified: int, n: int, n_eff: float, detail: str) -> str:
+    """Return what a tuning found in its best cell, in a sentence with its sample."""
+    said = json.loads(detail or "{}")
+    estimate, low = said.get("estimate"), said.get("lower")
+    name = "all pairs and timeframes" if set(cell) <= set("*/ ") else cell.replace("* ", "")
+    if not certified:
+        return f"Last tuning, {name}: {said.get('reason') or 'not certified'}."
+    sample = f"n {n}, n_eff {int(n_eff)}"
+    if said.get("mode") != "ev" or estimate is None or low is None:
+        return f"Certificate for {name}, out of fold, {sample}."
+    level = 1 - float(said.get("delta", 0.1))
+    return (
+        f"Certificate for {name}: net {estimate:+.2f} R a trade out of fold, at least {low:+.2f}"
+        f" ({level:.0%}, one-sided), {sample}."
+    )
 
 
 def _passed(db: Database, strategy: str, *, now_ms: int) -> pd.DataFrame:

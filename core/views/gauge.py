@@ -84,7 +84,7 @@ def gauge_svg(found: Gauge) -> str:
     ]
     if found.now_r is not None:
         at = x(found.now_r)
-        parts.append(
+        parts.append(  # two wedges and a line
             f'<path d="M{at - 5} 0 L{at + 5} 0 L{at} 8 Z M{at - 5} 26 L{at + 5} 26 L{at} 18 Z"'
             f' fill="{_GREY}"/><rect x="{at - 1}" y="6" width="2" height="14" fill="{_GREY}"/>'
         )

@@ -60,33 +60,36 @@ def promise_figure(tables: dict[str, pd.DataFrame]) -> go.Figure:
         x=span, y=span, mode="lines", name="promise kept", line={"color": NEUTRAL, "dash": "dash"}
     )
     for (name, table), colour in zip(tables.items(), (ENTRY, "#a855f7"), strict=True):
-        if table.empty:
-            continue
-        y = table["mean_r"]
-        figure.add_scatter(
-            x=table["promised_r"],
-            y=y,
-            mode="markers",
-            name=f"{name}, {LEVEL:.0%} interval",
-            marker={
-                "color": colour,
-                "size": 9,
-                "symbol": np.where(table["is_thin"], "circle-open", "circle").tolist(),
-            },
-            error_y={
-                "array": table["mean_r_hi"] - y,
-                "arrayminus": y - table["mean_r_lo"],
-                "color": colour,
-                "thickness": 1.2,
-            },
-            customdata=np.stack([table["n"], table["n_eff"].fillna(0).astype(int)], axis=1),
-            hovertemplate="promised %{x:+.2f} R, came %{y:+.2f} R, n %{customdata[0]}"
-            " (n_eff %{customdata[1]})<extra></extra>",
-        )
+        if len(table):
+            _add_bins(figure, name, table, colour)
     figure.add_hline(y=0, line={"color": NEUTRAL, "width": 1})
     figure.update_xaxes(title_text="promised EV, R")
     figure.update_yaxes(title_text="mean net R that came")
     return styled(figure, height=340).update_layout(hovermode="closest")
+
+
+def _add_bins(figure: go.Figure, name: str, table: pd.DataFrame, colour: str) -> None:
+    y = table["mean_r"]
+    figure.add_scatter(
+        x=table["promised_r"],
+        y=y,
+        mode="markers",
+        name=f"{name}, {LEVEL:.0%} interval",
+        marker={
+            "color": colour,
+            "size": 9,
+            "symbol": np.where(table["is_thin"], "circle-open", "circle").tolist(),
+        },
+        error_y={
+            "array": table["mean_r_hi"] - y,
+            "arrayminus": y - table["mean_r_lo"],
+            "color": colour,
+            "thickness": 1.2,
+        },
+        customdata=np.stack([table["n"], table["n_eff"].fillna(0).astype(int)], axis=1),
+        hovertemplate="promised %{x:+.2f} R, came %{y:+.2f} R, n %{customdata[0]}"
+        " (n_eff %{customdata[1]})<extra></extra>",
+    )
 
 
 def promise_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -101,7 +101,7 @@ def band_text(why: Mapping[str, Any]) -> str:
 
 def _coin(band: Mapping[str, Any]) -> str:
     coin = band.get("p_mart")
-    return "" if coin is None else f"coin flip {coin:.0%}, "
+    return f"coin flip {'unknown' if coin is None else f'{coin:.0%}'}, "
 
 
 def _share(band: Mapping[str, Any], name: str) -> str:
