@@ -193,7 +193,7 @@ def _row(c: dict[str, Any], i: int, v: dict[str, Any]) -> dict[str, Any]:
         "symbol": f"S{v['symbol']}/USDT:USDT",
         "timeframe": v["timeframe"],
         "setup": "reclaim" if v["reclaim"] else "limit",
-        "direction": "long" if side > 0 else "short",
+        "direction": "long" if v["side"] > 0 else "short",
         "p0_ms": ts_ms - 40 * v["step"] - number % 7 * v["step"],
         "p1_ms": ts_ms - 10 * v["step"],
         "strategy_id": c["strategy"],
