@@ -12,10 +12,11 @@ import pytest
 
 from core import views
 from core.performance import metrics
-from core.store import Database, open_database
+from core.store import Database, open_database, open_reader
 from core.store.models import insert_bundle, update_bundle
 from core.store.operation import set_label
 from core.views.bundle import calibration_text, importance_figure, reliability_figure
+from core.views.columns import numbers
 from core.views.evidence import basis_text, proof_text, weeks_to_proof
 from core.views.results import trades_of
 from core.views.words import band_text, reasons, span, why_of
@@ -267,6 +268,20 @@ def test_a_wal_is_called_long_where_it_is(tmp_path: Path) -> None:
     assert (found["file"], found["wal"], found["wal_is_high"]) == (1500, 0, False)
     assert views.sizes_text(found) == "database 1.5 kB, WAL 0 B"
     assert "a reader holds it" in views.sizes_text(found | {"wal_is_high": True})
+
+
+def test_numbers_are_those_of_the_rows(seeded: Seeded) -> None:
+    """Stepped into arrays or asked for as objects: the same values, NaN where a row has None."""
+    names = ("id", "decided_ms", "r_multiple", "exec_state ->> '$.opened_price'", "ml_p")
+    rest = "FROM signals WHERE id > ? ORDER BY id"
+    with open_reader(seeded.path) as db:
+        ids, columns = numbers(db, names, rest, (20,))
+        rows = db.rows(f"SELECT {', '.join(names)} {rest}", (20,))
+    assert len(rows) > 100
+    assert ids.tolist() == [row[0] for row in rows]
+    for i, name in enumerate(names[1:], 1):
+        expected = np.array([row[i] for row in rows], np.float64)
+        assert np.array_equal(columns[name], expected, equal_nan=True), name
 
 
 def test_frames_read_without_objects_keep_what_is_absent(seeded: Seeded) -> None:

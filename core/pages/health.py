@@ -35,7 +35,7 @@ def _model(place: views.Place) -> None:
     st.subheader("Certificates and thresholds in force", anchor=False)
     table(found["cells"], place.zone, empty="Nothing has been tuned yet: nothing is certified.")
     st.subheader("What moved the scores", anchor=False)
-    st.caption("The strongest reasons stored with the newest scored candidates.")
+    st.caption(f"The strongest reasons stored with the newest {found['n_judged']:,} scores.")
     _importance(found)
     st.subheader("Walk-forward windows", anchor=False)
     table(found["windows"], place.zone, empty="No out-of-fold score is stored.")

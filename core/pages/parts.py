@@ -39,7 +39,12 @@ def table(frame: pd.DataFrame, zone: str, *, empty: str) -> None:
     if frame.empty:
         st.caption(plain(empty))
         return
-    st.dataframe(times_written(frame, zone), hide_index=True, column_config=_helped(frame, zone))
+    st.dataframe(
+        times_written(frame, zone),
+        hide_index=True,
+        column_config=_helped(frame, zone),
+        placeholder=views.NOTHING,
+    )
 
 
 def still_table(frame: pd.DataFrame, thin: Sequence[bool] = ()) -> None:

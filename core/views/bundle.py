@@ -26,8 +26,9 @@ _TOP = 15
 def model_health(path: Path, *, strategy: str | None = None) -> dict[str, Any]:
     """Return what is known of a strategy's models.
 
-    `history`, `windows`, `cells` and `importance` are frames, `calibration` a mapping, empty before
-    it; `bundle` is the one that speaks, else the newest, None without one; `state` is its state.
+    `history`, `windows`, `cells` and `importance` (of `n_judged` candidates) are frames,
+    `calibration` a mapping, empty before it; `bundle` is the one that speaks, else the newest, None
+    without one; `state` is its state.
     """
     with reading(path) as db:
         name = strategy or newest_strategy(db)
@@ -42,7 +43,7 @@ def model_health(path: Path, *, strategy: str | None = None) -> dict[str, Any]:
             "history": _history(known),
             "windows": _windows(db, bundle),
             "cells": _cells(db, bundle),
-            "importance": _importance(db, name),
+            **_importance(db, name),
         }
 
 
@@ -106,10 +107,11 @@ def _cells(db: Database, bundle: str | None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _importance(db: Database, strategy: str | None) -> pd.DataFrame:
+def _importance(db: Database, strategy: str | None) -> dict[str, Any]:
     """How often a feature was among the strongest reasons lately, and how hard it pulled.
 
-    Columns feature, n_for, n_against, log_odds (mean size); of the newest _SHOWN_REASONS scores.
+    `importance` has feature, n_for, n_against, log_odds (mean size), over `n_judged` of the newest
+    scored candidates.
     """
     texts = db.rows(
         "SELECT why FROM signals WHERE strategy_id = ? AND why <> '' ORDER BY decided_ms DESC"
@@ -131,7 +133,8 @@ def _importance(db: Database, strategy: str | None) -> pd.DataFrame:
         }
     ).fillna(0)
     table["n"] = table["n_for"] + table["n_against"]
-    return table.sort_values("n", ascending=False).head(_TOP).reset_index(names="feature")
+    top = table.sort_values("n", ascending=False).head(_TOP).reset_index(names="feature")
+    return {"importance": top, "n_judged": len(texts)}
 
 
 def importance_figure(table: pd.DataFrame) -> go.Figure:
