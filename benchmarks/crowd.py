@@ -102,7 +102,8 @@ def _candidates(
         "reward": reward,
         "p_mart": p_mart,
         "scored": ts_ms + step > start_ms + 365 * DAY_MS,
-        "told": rng.random(n),
+        # whatever is drawn, some of those still followed were delivered
+        "told": np.where(followed, np.arange(n) % _N_FOLLOWED / 400, rng.random(n)),
         "regime": rng.integers(0, len(_REGIMES), n),
         "reclaim": rng.random(n) < 0.3,
         "end_ms": end_ms,
@@ -254,7 +255,7 @@ def _end(v: dict[str, Any]) -> dict[str, Any]:
     blank = dict.fromkeys((*names, "r_multiple", "gross_r"))
     opened = v["ts_ms"] + v["step"] + 3 * MINUTE_MS
     if v["followed"]:
-        is_open = v["told"] < 0.5
+        is_open = v["side"] > 0
         return blank | {
             "status": "OPEN" if is_open else "PENDING",
             "opened_ts_ms": opened if is_open else None,
