@@ -24,6 +24,7 @@ NAMES = (
     "inspect",
     "scan",
     "meta",
+    "pages",
 )
 
 

@@ -35,14 +35,16 @@ def html_report(
     *,
     state: views.State,
     sources: pd.DataFrame | None = None,
+    scores: views.Scores | None = None,
     zone: str = "UTC",
 ) -> str:
     """Return one HTML page that needs no network: every figure of the results, with intervals.
 
     Instants are shown in `zone`; months are those of UTC. `sources` says where imported candles
-    came from.
+    came from, `scores` what the model said.
     """
-    return _page(found, breakdowns(found), state=state, sources=sources, zone=zone)
+    cells = breakdowns(found)
+    return _page(found, cells, state=state, sources=sources, scores=scores, zone=zone)
 
 
 def breakdowns(found: views.Results) -> dict[tuple[str, str], pd.DataFrame]:
@@ -56,14 +58,14 @@ def _page(
     *,
     state: views.State,
     sources: pd.DataFrame | None,
+    scores: views.Scores | None,
     zone: str,
 ) -> str:
     parts = [
         "<h1>Trader_AI: the record</h1>",
         f'<p class="banner">{page.safe(state.banner)}</p>' if state.banner else "",
         f"<p>{page.safe(_subject(found, zone))}</p>",
-        f"<p><b>{page.safe(state.evidence.evidence.value)}</b>."
-        f" {page.safe(state.evidence.sentence)}</p>",
+        f"<p><b>{page.safe(state.evidence.word)}</b>. {page.safe(state.evidence.sentence)}</p>",
         "<h2>The books</h2>",
         *[
             f"<p><b>{page.safe(book.title)}</b>: {page.safe(views.verdict_text(book.metrics))}</p>"
@@ -71,14 +73,27 @@ def _page(
         ],
         page.table(views.metrics_table(found)),
         f'<p class="note">{page.safe(views.METRICS_NOTE)}</p>',
-        _gate(views.gate_record(found)),
+        curves_part(found, zone=zone),
+        gate_part(views.gate_record(found)),
+        "" if scores is None else model_part(scores),
         *[book_html(found, name, cells, zone) for name in found.books],
         _sources(sources),
     ]
     return page.html_page("Trader_AI report", parts)
 
 
-def _gate(found: views.GateLift | None) -> str:
+def curves_part(found: views.Results, *, zone: str) -> str:
+    """Return the equity of delivered, all and rejected candidates as markup."""
+    curves = views.book_curves(found)
+    if not curves:
+        return ""
+    note = "Net R of closed trades. Solid: lived. Faint: retro-scan, what would have been."
+    figure = page.plot(views.books_figure(curves, zone=zone), "books")
+    return f'<h2>Equity and distance from its high</h2><p class="note">{note}</p>{figure}'
+
+
+def gate_part(found: views.GateLift | None) -> str:
+    """Return whether the gate earns its keep as markup."""
     title = "<h2>Does the gate earn its keep?</h2>"
     if found is None:
         return f"{title}<p>No candidate that carried a score has matured yet.</p>"
@@ -86,6 +101,25 @@ def _gate(found: views.GateLift | None) -> str:
         f"{title}<p>{page.safe(found.sentence)}</p>{page.table(views.gate_table(found))}"
         f'<p class="note">{page.safe(views.GATE_NOTE)}</p>'
     )
+
+
+def model_part(scores: views.Scores) -> str:
+    """Return what the model's scores were worth as markup: coverage, promise, histograms."""
+    coverage, promised = views.coverage(scores), views.promised(scores)
+    parts = ["<h2>What the scores were worth</h2>", f"<p>{page.safe(coverage.sentence)}</p>"]
+    if len(coverage.table):
+        parts.append(page.plot(views.coverage_figure(coverage.table), "coverage"))
+        parts.append(page.table(views.coverage_table(coverage)))
+    if any(len(table) for table in promised.values()):
+        thin = [bool(mark) for table in promised.values() for mark in table["is_thin"]]
+        parts.append("<h3>Promised against realised</h3>")
+        parts.append(page.plot(views.promise_figure(promised), "promise"))
+        parts.append(page.table(views.promise_table(promised), thin))
+    for i, (source, table) in enumerate(views.ml_p_histogram(scores).items()):
+        if table[["n_wins", "n_losses", "n_other"]].to_numpy().sum():
+            parts.append(f"<h3>Calibrated probabilities {page.safe(source)}</h3>")
+            parts.append(page.plot(views.histogram_figure(table), f"histogram-{i}"))
+    return "".join(parts)
 
 
 def _sources(table: pd.DataFrame | None) -> str:
@@ -148,7 +182,9 @@ def write_report(
     cells = breakdowns(found)
     gate = views.gate_as_json(views.gate_record(found))
     figures = views.as_json(found) | {"gate": gate, "breakdowns": _cells_as_json(cells)}
-    text = _page(found, cells, state=state, sources=sources, zone=zone)
+    # Scores are those of a bundle's whole record: beside a part of it they would mislead.
+    scores = views.scores(db_path, strategy=strategy) if start_ms is end_ms is None else None
+    text = _page(found, cells, state=state, sources=sources, scores=scores, zone=zone)
     out_dir.mkdir(parents=True, exist_ok=True)
     replace_text(out_dir / "report.html", text)
     replace_text(out_dir / "metrics.json", json.dumps(figures, indent=2) + "\n")

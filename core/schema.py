@@ -269,6 +269,12 @@ CREATE TABLE IF NOT EXISTS bootstrap (        -- how far the work on a new datab
 ) WITHOUT ROWID;
 """
 
+_LOOKED_AT = """
+CREATE INDEX IF NOT EXISTS signals_newest ON signals (decided_ms);  -- the first page: newest first
+CREATE INDEX IF NOT EXISTS signals_told ON signals (delivery, decided_ms)
+  WHERE delivery IN ('LIVE', 'PAPER');
+"""
+
 
 class Column(NamedTuple):
     """A column that a later schema added to a table."""
@@ -322,6 +328,7 @@ MIGRATIONS: tuple[Step, ...] = (
         (Column("outbox", "lease_wall_ms", "INTEGER NOT NULL DEFAULT 0"),),
     ),
     Step(_UNATTENDED),
+    Step(_LOOKED_AT),
 )
 VERSION = len(MIGRATIONS)
 

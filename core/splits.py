@@ -32,7 +32,7 @@ def uniqueness(t0_ms: Ints, t1_ms: Ints, symbol: Ints, *, rho: float = RHO_OTHER
     """
     if not len(t0_ms):
         return np.empty(0)
-    edges = np.unique(np.concatenate((t0_ms, t1_ms + 1)))
+    edges = _distinct(np.concatenate((t0_ms, t1_ms + 1)))
     first, last = np.searchsorted(edges, t0_ms), np.searchsorted(edges, t1_ms + 1)
     length = np.diff(edges).astype(np.float64)
     together = _active(first, last, len(edges))
@@ -45,6 +45,12 @@ def uniqueness(t0_ms: Ints, t1_ms: Ints, symbol: Ints, *, rho: float = RHO_OTHER
         total = np.concatenate(([0.0], np.cumsum(shares)))
         values[mine] = total[last[mine]] - total[first[mine]]
     return values / (t1_ms + 1 - t0_ms)
+
+
+def _distinct(values: Ints) -> Ints:
+    """`np.unique` by sorting, which for instants is a hundred times faster than its hash table."""
+    ordered = np.sort(values)
+    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
 
 
 def _active(first: Ints, last: Ints, n_edges: int) -> Floats:

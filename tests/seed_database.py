@@ -43,7 +43,13 @@ from core.store.gaps import record_gaps
 from core.store.markets import market_of, upsert_markets
 from core.store.models import insert_bundle, insert_tunings, replace_scores, update_bundle
 from core.store.operation import move_mark, queue_messages, record_run, set_label, write_clock
-from core.store.signals import insert_signal, record_strategy, signal_row, update_signal
+from core.store.signals import (
+    insert_signal,
+    move_position,
+    record_strategy,
+    signal_row,
+    update_signal,
+)
 from core.timeframe import DAY_MS, MINUTE_MS, tf_ms
 
 EXCHANGE = "synthetic"
@@ -83,6 +89,10 @@ def seed(folder: Path, *, seed_number: int = 7) -> Seeded:
         set_label(db, "banner", BANNER)
         write_clock(db, market_ms=END_MS, wall_ms=END_MS, speed=1.0)
         for i, symbol in enumerate(SYMBOLS):
+            for timeframe in SIGNAL_TIMEFRAMES:
+                last_ms = END_MS - tf_ms(timeframe)
+                series = Series(EXCHANGE, symbol, timeframe)
+                move_position(db, series, strategy, position_ms=last_ms)
             _store_walk(db, symbol, start=[97_000.0, 3_400.0, 1.25][i], rng=rng)
             for timeframe in SIGNAL_TIMEFRAMES:
                 _store_candidates(db, Series(EXCHANGE, symbol, timeframe), strategy, rng)
@@ -200,6 +210,7 @@ def _why(rng: np.random.Generator, p: float) -> dict[str, Any]:
         "win_rate": p,
         "win_rate_lo": p - 0.08,
         "win_rate_hi": p + 0.08,
+        "p_mart": 0.38,
         "mean_r": 0.02,
         "mean_r_lo": -0.15,
         "mean_r_hi": 0.19,
@@ -279,6 +290,40 @@ def _fate(base: Candles, candidate: Candidate, *, market: Market) -> dict[str, A
     }
 
 
+_TRAIN = {"n": 124, "n_eff": 46.0, "log_loss": 0.671, "log_loss_mart": 0.668}
+
+
+def _calibration() -> dict[str, Any]:
+    """What calibrating might have found: scores too bold, then less so."""
+    bins = [
+        {
+            "win_rate": rate,
+            "win_rate_lo": max(0.0, rate - 0.2),
+            "win_rate_hi": rate + 0.2,
+            "n": 25,
+            "n_eff": 9.2,
+        }
+        for rate in (0.2, 0.3, 0.37, 0.4, 0.5)
+    ]
+    rates = [row["win_rate"] for row in bins]
+    return {
+        "method": "platt",
+        "source": "model",
+        "n": 124,
+        "n_eff": 46.0,
+        "brier": 0.231,
+        "brier_mart": 0.229,
+        "calibration_slope": 0.81,
+        "before": {"brier": 0.244},
+        "reliability": [
+            {"mean_p": 0.35 + 0.7 * (r - 0.35), **b} for r, b in zip(rates, bins, strict=True)
+        ],
+        "reliability_before": [
+            {"mean_p": 0.35 + 1.7 * (r - 0.35), **b} for r, b in zip(rates, bins, strict=True)
+        ],
+    }
+
+
 def _store_model(db: Database, strategy: str, rng: np.random.Generator) -> None:
     """A champion whose out-of-fold scores are the coin flip plus noise."""
     insert_bundle(
@@ -288,7 +333,7 @@ def _store_model(db: Database, strategy: str, rng: np.random.Generator) -> None:
         parent=None,
         created_ms=START_MS + 30 * DAY_MS,
         data_until_ms=START_MS + 30 * DAY_MS,
-        metrics={},
+        metrics={"calibration": _calibration(), "train": _TRAIN},
     )
     update_bundle(db, BUNDLE, {"state": "champion", "promoted_ms": START_MS + 30 * DAY_MS})
     rows = db.dicts("SELECT id, p_mart, decided_ms FROM signals ORDER BY id")
@@ -296,10 +341,11 @@ def _store_model(db: Database, strategy: str, rng: np.random.Generator) -> None:
     scores = [
         {
             "signal_id": row["id"],
-            "fold_cutoff_ms": row["decided_ms"] - DAY_MS,
+            "fold_cutoff_ms": row["decided_ms"] // (7 * DAY_MS) * 7 * DAY_MS - DAY_MS,
             "p_raw": float(np.clip(row["p_mart"] + e, 0.01, 0.99)),
             "p": float(np.clip(row["p_mart"] + e, 0.01, 0.99)),
-            **dict.fromkeys(("ev_pct", "ev_lo_pct", "ev_r", "ev_lo_r")),
+            "ev_r": float(e / row["p_mart"] - COST_R),
+            **dict.fromkeys(("ev_pct", "ev_lo_pct", "ev_lo_r")),
         }
         for row, e in zip(rows, noise, strict=True)
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core import candle_files
+from core import candle_files, views
 from core.store.db import WriterLock, open_reader
 from tests.commands import (
     CONFIG,
@@ -174,6 +174,7 @@ def test_the_owners_tools_answer_in_json(stage: Stage, capsys: pytest.CaptureFix
         assert db.value("SELECT count(*) FROM ohlcv") > N_MINUTES
     checked = answer("maintenance.py", "verify", "--points", "12", config=stage.config)
     assert (checked["checked"], checked["same"], checked["failed"]) == (12, 12, [])
+    assert checked["verified"] in views.parity_text(views.place(stage.config).db_path)
 
 
 def test_the_settings_in_force_are_shown_without_secrets(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -18,6 +20,7 @@ from tests.tiny_database import add, tiny
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "dashboard.py"
+PAGES = ROOT / "core" / "pages"
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +30,19 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
 
 
 def opened(
-    monkeypatch: pytest.MonkeyPatch, config: Path, *, page: str = "", signal: int | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    config: Path,
+    *,
+    page: str = "",
+    health: str = "",
+    signal: int | None = None,
 ) -> AppTest:
     """The page as one visit shows it."""
     monkeypatch.setenv("TRADER_CONFIG", str(config))
     app = AppTest.from_file(str(SCRIPT), default_timeout=30)
-    if page:
-        app.session_state["page"] = page
+    for name, tab in (("page", page), ("health", health)):
+        if tab:
+            app.session_state[name] = tab
     if signal is not None:
         app.query_params["signal"] = str(signal)
     app.run()
@@ -55,25 +64,39 @@ def shown(app: AppTest) -> str:
     return text.replace("\\", "")
 
 
+def cells(table: Any) -> list[list[str]]:
+    """The cells of a shown table, without the escapes of Markdown."""
+    return [[str(cell).replace("\\", "") for cell in row] for row in table.value.to_numpy()]
+
+
+def cells_of(frame: pd.DataFrame) -> list[list[str]]:
+    """The cells that a frame has when it is shown."""
+    return [[str(cell) for cell in row] for row in frame.to_numpy()]
+
+
+@pytest.mark.parametrize("page", ["Signals & Candles", "Results", "Health"])
 @pytest.mark.parametrize("name", SICK)
 def test_a_sick_database_is_explained_and_nothing_else_shown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, page: str
 ) -> None:
     """No exception, no empty chart: the sentence of `views.state` with its remedy."""
     make, _, phrase = SICK[name]
     make(tmp_path / "market.db")
-    app = opened(monkeypatch, config_for(tmp_path))
+    app = opened(monkeypatch, config_for(tmp_path), page=page)
     assert phrase in shown(app)
     assert len(app.get("plotly_chart")) == 0
 
 
-def test_a_locked_database_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["Signals & Candles", "Results", "Health"])
+def test_a_locked_database_is_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, page: str
+) -> None:
     """A file that nobody may read now says so; the next refresh tries again."""
     open_database(tmp_path / "market.db").close()
     config = config_for(tmp_path)
     with locked(tmp_path / "market.db"):
-        assert "locked by another process" in shown(opened(monkeypatch, config))
-    assert "locked" not in shown(opened(monkeypatch, config))
+        assert "locked by another process" in shown(opened(monkeypatch, config, page=page))
+    assert "locked" not in shown(opened(monkeypatch, config, page=page))
 
 
 def test_a_page_is_whole_while_a_writer_holds_its_transaction(
@@ -85,7 +108,7 @@ def test_a_page_is_whole_while_a_writer_holds_its_transaction(
     with db.write():
         app = opened(monkeypatch, config_for(tmp_path), page="Results")
         assert not app.error
-        assert len(app.dataframe) > 0
+        assert len(app.table) > 0
     db.close()
 
 
@@ -121,12 +144,14 @@ def test_the_first_page_shows_the_newest_candidate(
     text = shown(app)
     assert "SYNTHETIC TEST DATA" in text
     assert "No proven edge" in text
-    assert f"#{newest['id'].iloc[0]} " in text
+    called = views.desk(seeded.path).calls
+    assert all(call.act[1:] in text for call in called)
+    assert f"#{called[0].id}: " in text
     assert len(app.get("plotly_chart")) == 1
     assert app.dataframe[0].value["id"].tolist() == newest["id"].tolist()
-    metrics = {metric.label: metric.value for metric in app.metric}
-    assert metrics["Market time (Europe/Berlin)"] == "2025-02-15 01:00"
-    assert metrics["Evidence"] == "UNCERTIFIED"
+    assert "2025-02-15 01:00" in text
+    assert "UNCERTIFIED" in text
+    assert views.meter_text(views.meter(seeded.path)) in text
 
 
 @pytest.mark.parametrize("status", ["TP", "EXPIRED", "OPEN"])
@@ -137,19 +162,19 @@ def test_a_link_opens_its_candidate(
     rows = views.latest_signals(seeded.path, views.Filters(status=(status,)))
     number, r = int(rows["id"].iloc[-1]), rows["r_multiple"].iloc[-1]
     text = shown(opened(monkeypatch, seeded.config, signal=number))
-    assert f"#{number} " in text
+    assert f"#{number}: " in text
     assert (f"net {r:+.2f} R" in text) == (status == "TP")
 
 
 def test_filters_narrow_the_table(monkeypatch: pytest.MonkeyPatch, seeded: Seeded) -> None:
     """Choosing a symbol leaves its rows only, and the chart follows."""
     app = opened(monkeypatch, seeded.config)
-    app.multiselect(key="filter-symbol").set_value([SYMBOLS[2]])
+    app.multiselect(key="symbol").set_value([SYMBOLS[2]])
     app.run()
     assert not app.exception
     table = app.dataframe[0].value
     assert set(table["symbol"]) == {SYMBOLS[2]}
-    assert f"#{table['id'].iloc[0]} " in shown(app)
+    assert f"#{table['id'].iloc[0]}: " in shown(app)
 
 
 def test_the_figures_shown_are_those_of_the_views(
@@ -158,15 +183,23 @@ def test_the_figures_shown_are_those_of_the_views(
     """What analyze_results prints from the same views is what the page shows."""
     app = opened(monkeypatch, seeded.config, page="Results")
     found = views.results(seeded.path)
-    tables = [table.value for table in app.dataframe]
-    assert tables[0].equals(views.metrics_table(found))
-    assert tables[1].equals(views.breakdown_table(views.breakdown(found, "followed", "symbol")))
-    assert tables[2].equals(views.coverage_table(views.coverage(seeded.path)))
-    assert len(app.get("plotly_chart")) == 4
+    scores = views.scores(seeded.path)
+    gate = views.gate_record(found)
+    assert gate is not None
+    expected = [
+        views.metrics_table(found),
+        views.gate_table(gate),
+        views.coverage_table(views.coverage(scores)),
+        views.promise_table(views.promised(scores)),
+        views.breakdown_table(views.breakdown(found, "followed", "symbol")),
+    ]
+    assert [cells(table) for table in app.table] == [cells_of(table) for table in expected]
+    assert gate.sentence in shown(app)
+    assert len(app.get("plotly_chart")) == 6
     app.selectbox(key="by").set_value("exit_reason")
     app.run()
-    expected = views.breakdown_table(views.breakdown(found, "followed", "exit_reason"))
-    assert app.dataframe[1].value.equals(expected)
+    by_exit = views.breakdown_table(views.breakdown(found, "followed", "exit_reason"))
+    assert cells(app.table[4]) == cells_of(by_exit)
 
 
 def test_a_new_exit_moves_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -176,7 +209,7 @@ def test_a_new_exit_moves_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path:
     seen = []
     for day in (1, 2):
         add(db, strategy, day)
-        table = opened(monkeypatch, config, page="Results").dataframe[0].value
+        table = opened(monkeypatch, config, page="Results").table[0].value
         seen.append(table[table["figure"] == "candidates"].iloc[0, 2])
     db.close()
     assert seen == ["1", "2"]
@@ -186,11 +219,24 @@ def test_the_health_page_lists_series_jobs_and_messages(
     monkeypatch: pytest.MonkeyPatch, seeded: Seeded
 ) -> None:
     """Ages, last runs with their failures, and what waits to be sent."""
+    data = opened(monkeypatch, seeded.config, page="Health", health="Data")
+    assert len(data.dataframe[0].value) == 9
+    system = opened(monkeypatch, seeded.config, page="Health", health="System")
+    jobs, failed, messages = (table.value for table in system.dataframe)
+    assert jobs.set_index("job").loc["auto_tune", "last"] == "error"
+    assert failed["job"].tolist() == ["auto_tune"]
+    assert messages[["state", "n"]].to_numpy().tolist() == [["pending", 1]]
+
+
+def test_the_health_page_shows_the_model(monkeypatch: pytest.MonkeyPatch, seeded: Seeded) -> None:
+    """Calibration in a sentence and a diagram, certificates, windows, bundles."""
     app = opened(monkeypatch, seeded.config, page="Health")
-    series, jobs = app.dataframe[0].value, app.dataframe[1].value
-    assert len(series) == 9
-    assert jobs.set_index("job").loc["auto_tune", "outcome"] == "error"
-    assert "1 pending" in shown(app)
+    assert "Method platt: Brier 0.2310 (raw 0.2440, coin flip 0.2290)" in shown(app)
+    assert len(app.get("plotly_chart")) == 2
+    certificates, windows, history = (table.value for table in app.dataframe)
+    assert certificates["certificate"].tolist() == ["none"]
+    assert int(windows["scored"].sum()) == len(views.scores(seeded.path).folds)
+    assert history["bundle"].tolist() == ["seed-bundle-1"]
 
 
 def test_text_of_the_database_is_not_markup(
@@ -208,7 +254,7 @@ def test_text_of_the_database_is_not_markup(
 def test_no_page_can_inject_html() -> None:
     """No source of a page names a way to write raw HTML."""
     banned = {"unsafe_allow_html", "html", "iframe", "components"}
-    for path in (SCRIPT, *(ROOT / "core" / "views").glob("*.py")):
+    for path in (SCRIPT, *(ROOT / "core" / "views").glob("*.py"), *PAGES.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         names |= {node.arg or "" for node in ast.walk(tree) if isinstance(node, ast.keyword)}

@@ -56,13 +56,14 @@ class Page(HTMLParser):
 def test_a_report_fetches_nothing(seeded: Seeded) -> None:
     """No element names a file or address to load; the plotting code stands inside, once."""
     found = views.results(seeded.path)
-    page = Page(report.html_report(found, state=views.state(seeded.path)))
+    scores = views.scores(seeded.path)
+    page = Page(report.html_report(found, state=views.state(seeded.path), scores=scores))
     assert page.fetched == []
     libraries = [script for script in page.scripts if len(script) > 1_000_000]
     assert len(libraries) == 1
     plots = [script for script in page.scripts if "Plotly.newPlot" in script]
-    # equity and cells of each of the five books
-    assert len([script for script in plots if script not in libraries]) == 10
+    # equity and cells of each of the five books; all books, coverage, promise, two histograms
+    assert len([script for script in plots if script not in libraries]) == 15
 
 
 def test_a_report_shows_the_figures_of_the_views(seeded: Seeded) -> None:
@@ -70,6 +71,9 @@ def test_a_report_shows_the_figures_of_the_views(seeded: Seeded) -> None:
     found = views.results(seeded.path)
     page = Page(report.html_report(found, state=views.state(seeded.path)))
     wanted = views.metrics_table(found).to_numpy().ravel().tolist()
+    gate = views.gate_record(found)
+    assert gate is not None
+    wanted += views.gate_table(gate)["net R"].tolist()
     n_thin = 0
     for book in found.books:
         for by in views.BY:

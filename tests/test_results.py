@@ -179,7 +179,7 @@ def test_an_empty_record_has_no_figures(tmp_path: Path) -> None:
     words = views.metrics_table(found).to_numpy()[:, 1:].ravel().tolist()
     assert not any("nan" in text.lower() for text in words)
     assert json.dumps(views.as_json(found), allow_nan=False)
-    assert "No model" in views.coverage(path).sentence
+    assert "No model" in views.coverage(views.scores(path)).sentence
 
 
 def test_a_win_rate_is_never_written_without_the_coin_flips(seeded: Seeded) -> None:
@@ -188,7 +188,7 @@ def test_a_win_rate_is_never_written_without_the_coin_flips(seeded: Seeded) -> N
     books = views.metrics_table(found)
     texts = books[books["figure"] == "win-rate"].iloc[0, 1:].tolist()
     texts += views.breakdown_table(views.breakdown(found, "followed", "symbol")).iloc[:, 3].tolist()
-    texts += views.coverage_table(views.coverage(seeded.path)).iloc[:, 3].tolist()
+    texts += views.coverage_table(views.coverage(views.scores(seeded.path))).iloc[:, 3].tolist()
     assert len(texts) == 5 + 3 + 5
     assert all("coin flip" in text and "[" in text for text in texts)
 
@@ -233,7 +233,7 @@ def test_coverage_takes_the_best_scores_first(tmp_path: Path) -> None:
     """Of ten trades where the three best-scored won, the top 30 % win all, the whole 30 %."""
     path = tmp_path / "market.db"
     scored(path, [(0.9 - 0.05 * i, 1.0 if i < 3 else -1.0) for i in range(10)])
-    found = views.coverage(path)
+    found = views.coverage(views.scores(path))
     table = found.table.set_index("coverage")
     assert table["win_rate"].to_dict() == pytest.approx(
         {1.0: 0.3, 0.5: 0.6, 0.3: 1.0, 0.2: 1.0, 0.1: 1.0}
@@ -247,7 +247,7 @@ def test_coverage_takes_the_best_scores_first(tmp_path: Path) -> None:
 
 def test_a_champion_is_shown_before_a_newer_draft(seeded: Seeded, tmp_path: Path) -> None:
     """The scores shown are those of the model in use."""
-    assert views.coverage(seeded.path).bundle == BUNDLE
+    assert views.coverage(views.scores(seeded.path)).bundle == BUNDLE
     path = tmp_path / "market.db"
     db, strategy = tiny(path)
     for number, name in enumerate(("old", "new")):
@@ -260,9 +260,9 @@ def test_a_champion_is_shown_before_a_newer_draft(seeded: Seeded, tmp_path: Path
             data_until_ms=1,
             metrics={},
         )
-    assert views.coverage(path).bundle == "new"
+    assert views.coverage(views.scores(path)).bundle == "new"
     update_bundle(db, "old", {"state": "champion"})
-    assert views.coverage(path).bundle == "old"
+    assert views.coverage(views.scores(path)).bundle == "old"
     db.close()
 
 
@@ -270,7 +270,7 @@ def test_the_histogram_holds_every_score_once(tmp_path: Path) -> None:
     """Bins are [low, high) but for the last, which holds 1; the ends are counted."""
     path = tmp_path / "market.db"
     scored(path, [(0.0, 1.0), (0.05, -1.0), (0.051, -1.0), (1.0, 1.0)])
-    stored, folds = views.ml_p_histogram(path).values()
+    stored, folds = views.ml_p_histogram(views.scores(path)).values()
     assert folds["n_wins"].tolist() == [1] + [0] * 18 + [1]
     assert folds["n_losses"].tolist() == [0, 2] + [0] * 18
     assert int(stored[["n_wins", "n_losses", "n_other"]].to_numpy().sum()) == 0

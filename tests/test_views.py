@@ -55,7 +55,7 @@ def test_other_views_raise_one_kind_of_error(tmp_path: Path, name: str) -> None:
     """Where the tables cannot be asked, every question fails as StoreError, never as SQLite's."""
     path = tmp_path / "market.db"
     SICK[name][0](path)
-    for question in (views.results, views.freshness, views.jobs, views.version, views.coverage):
+    for question in (views.results, views.freshness, views.latencies, views.version, views.scores):
         with pytest.raises(StoreError):
             question(path)
 
@@ -92,7 +92,7 @@ def test_views_leave_the_database_as_it_was(seeded: Seeded) -> None:
     assert signal is not None
     assert len(views.candles_around(seeded.path, signal))
     assert len(views.equity(found, "followed"))
-    for question in (views.coverage, views.ml_p_histogram, views.freshness, views.jobs):
+    for question in (views.scores, views.freshness, views.latencies):
         question(seeded.path)
     assert hashlib.sha256(seeded.path.read_bytes()).hexdigest() == before
 
@@ -167,8 +167,32 @@ def test_places_are_relative_to_the_config_file(tmp_path: Path) -> None:
 
 def test_the_seed_has_a_candidate_in_every_state(seeded: Seeded) -> None:
     """The helper keeps its word, so that pages are tried on all of them."""
-    assert set(views.choices(seeded.path)["status"]) == STATUSES
-    assert {"LIVE", "PAPER", "DIGEST", "NONE"} == set(views.choices(seeded.path)["delivery"])
+    whole = views.latest_signals(seeded.path, views.Filters(), limit=10_000)
+    assert set(whole["status"]) == STATUSES
+    assert set(whole["delivery"]) == {"LIVE", "PAPER", "DIGEST", "NONE"}
+
+
+def test_every_value_of_a_candidate_can_be_filtered_by(seeded: Seeded) -> None:
+    """The choices cover what is stored: pairs and timeframes as they are, words from their law."""
+    whole = views.latest_signals(seeded.path, views.Filters(), limit=10_000)
+    choices = views.choices(seeded.path)
+    for name in ("symbol", "timeframe"):
+        assert set(whole[name]) == set(choices[name])
+    for name in set(choices) - {"symbol", "timeframe"}:
+        assert set(whole[name]) <= set(choices[name])
+
+
+def test_filters_by_delivery_and_period_give_the_rows_they_name(seeded: Seeded) -> None:
+    """The quick ways through the indexes are the plain condition on the whole table."""
+    whole = views.latest_signals(seeded.path, views.Filters(), limit=10_000)
+    since = END_MS - 9 * DAY_MS
+    for chosen in (("LIVE",), ("LIVE", "PAPER"), ("PAPER", "NONE"), ("DIGEST",)):
+        wanted = views.Filters(delivery=chosen, setup=("limit",), since_ms=since)
+        mask = whole["delivery"].isin(chosen) & (whole["decided_ms"] >= since)
+        expected = whole[mask & (whole["setup"] == "limit")]["id"].tolist()
+        found = views.latest_signals(seeded.path, wanted, limit=10_000)
+        assert found["id"].tolist() == expected
+        assert expected
 
 
 def test_candidates_come_newest_first_and_filtered(seeded: Seeded) -> None:
@@ -198,7 +222,8 @@ def test_the_candles_shown_hold_the_whole_life(seeded: Seeded, status: str) -> N
     assert bars["ts_ms"].iloc[-1] >= end - HOUR_MS
     assert (signal["opened_price"] is None) == (signal["opened_ts_ms"] is None)
     figure = views.signal_figure(bars, signal, zone="Europe/Berlin")
-    assert len(figure.layout.shapes) == 5  # four levels and the decision
+    lines = [shape.y0 for shape in figure.layout.shapes if shape.type == "line"]
+    assert {signal[name] for name in ("entry", "sl", "tp1", "tp2")} <= set(lines)
     low, high = figure.layout.yaxis.range
     assert low < min(signal["sl"], signal["tp2"]) < max(signal["sl"], signal["tp2"]) < high
 
@@ -241,11 +266,13 @@ def test_freshness_counts_age_and_holes(tmp_path: Path) -> None:
     assert row["n_unknown_gaps"] == 1
 
 
-def test_jobs_show_the_last_run_and_all_failures(tmp_path: Path) -> None:
-    """One row a job, its newest run, and how often it failed."""
+def test_jobs_show_the_last_run_its_latency_and_all_failures(tmp_path: Path) -> None:
+    """One row a job: its newest outcome, the quantiles of its times, how often it failed."""
     path = tmp_path / "market.db"
     with open_database(path) as db:
-        for outcome in ("error", "ok", "error", "ok"):
-            record_run(db, "scan", due_ms=T0, started_wall_ms=T0, took_ms=1.0, outcome=outcome)
-    table = views.jobs(path)
-    assert table[["job", "outcome", "n_failed"]].to_numpy().tolist() == [["scan", "ok", 2]]
+        for took, outcome in ((1, "error"), (2, "ok"), (9, "error"), (4, "ok")):
+            record_run(db, "scan", due_ms=T0, started_wall_ms=T0, took_ms=took, outcome=outcome)
+    table = views.latencies(path)
+    names = ["job", "last", "runs", "median, ms", "longest, ms", "failed"]
+    assert table[names].to_numpy().tolist() == [["scan", "ok", 4, 3.0, 9.0, 2]]
+    assert views.errors(path)["outcome"].tolist() == ["error", "error"]

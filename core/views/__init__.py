@@ -1,19 +1,40 @@
 """Questions asked of the database, read-only: each opens a short connection and closes it."""
 
 from core.domain import Series
+from core.views.bundle import (
+    calibration_text,
+    importance_figure,
+    model_health,
+    reliability_figure,
+)
+from core.views.chart import candle_figure, signal_figure
+from core.views.curves import book_curves, books_figure
+from core.views.desk import Call, Desk, desk
+from core.views.evidence import Meter, meter
 from core.views.figures import (
-    candle_figure,
     cells_figure,
     coverage_figure,
     equity_figure,
     histogram_figure,
-    local_time,
-    local_times,
-    signal_figure,
 )
 from core.views.gate import GATE_NOTE, GateLift, gate_as_json, gate_record, gate_table
-from core.views.health import freshness, jobs, outbox, sources
-from core.views.model import Coverage, coverage, ml_p_histogram
+from core.views.gauge import gauge_svg, gauge_text
+from core.views.health import freshness, sources
+from core.views.meters import meter_svg, meter_text, sample_text
+from core.views.model import Coverage, Scores, coverage, ml_p_histogram, scores
+from core.views.plan import (
+    chance_text,
+    headline,
+    is_live,
+    kind_text,
+    model_text,
+    plan_table,
+    stake_text,
+    timeline,
+    verdict_of,
+    worth_text,
+)
+from core.views.promise import promise_figure, promise_table, promised
 from core.views.reading import Place, place, reading
 from core.views.results import (
     BOOKS,
@@ -37,6 +58,15 @@ from core.views.signals import (
     signal_detail,
 )
 from core.views.state import EvidenceState, Health, State, state, version
+from core.views.system import (
+    errors,
+    latencies,
+    parity_text,
+    sizes,
+    sizes_text,
+    versions,
+    waiting,
+)
 from core.views.tables import (
     CELLS_NOTE,
     METRICS_NOTE,
@@ -48,6 +78,18 @@ from core.views.tables import (
     verdict_text,
     win_rate_text,
 )
+from core.views.words import (
+    NOTHING,
+    band_text,
+    clock_text,
+    local_time,
+    local_times,
+    price_text,
+    reasons,
+    span,
+    utc_text,
+    why_of,
+)
 
 __all__ = [
     "BOOKS",
@@ -55,54 +97,98 @@ __all__ = [
     "CELLS_NOTE",
     "GATE_NOTE",
     "METRICS_NOTE",
+    "NOTHING",
     "THIN_N_EFF",
     "Book",
+    "Call",
     "Coverage",
+    "Desk",
     "EvidenceState",
     "Filters",
     "GateLift",
     "Health",
+    "Meter",
     "Place",
     "Results",
+    "Scores",
     "Series",
     "State",
     "as_json",
+    "band_text",
+    "book_curves",
+    "books_figure",
     "breakdown",
     "breakdown_table",
+    "calibration_text",
     "candle_figure",
     "candles_around",
     "cells_figure",
+    "chance_text",
     "choices",
+    "clock_text",
     "coverage",
     "coverage_figure",
     "coverage_table",
+    "desk",
     "equity",
     "equity_at_market",
     "equity_figure",
+    "errors",
     "freshness",
     "gate_as_json",
     "gate_record",
     "gate_table",
+    "gauge_svg",
+    "gauge_text",
+    "headline",
     "histogram_figure",
-    "jobs",
+    "importance_figure",
+    "is_live",
+    "kind_text",
+    "latencies",
     "latest_signals",
     "local_time",
     "local_times",
     "mean_r_text",
+    "meter",
+    "meter_svg",
+    "meter_text",
     "metrics_table",
     "ml_p_histogram",
+    "model_health",
+    "model_text",
     "number",
-    "outbox",
+    "parity_text",
     "place",
     "plain",
+    "plan_table",
+    "price_text",
+    "promise_figure",
+    "promise_table",
+    "promised",
     "reading",
+    "reasons",
     "recent_candles",
+    "reliability_figure",
     "results",
+    "sample_text",
+    "scores",
     "signal_detail",
     "signal_figure",
+    "sizes",
+    "sizes_text",
     "sources",
+    "span",
+    "stake_text",
     "state",
+    "timeline",
+    "utc_text",
+    "verdict_of",
     "verdict_text",
     "version",
+    "versions",
+    "waiting",
+    "why_of",
     "win_rate_text",
+    "worth_text",
 ]

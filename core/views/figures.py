@@ -10,25 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from core.views.words import local_times
+
 UP, DOWN, ENTRY, NEUTRAL, ACCENT = "#1f9d83", "#e05252", "#3b82f6", "#8a8f98", "#d18b16"
 GRID = "rgba(138, 143, 152, 0.18)"
-_LEVELS = (
-    ("tp2", "TP2", UP, "dash"),
-    ("tp1", "TP1", UP, "solid"),
-    ("entry", "entry", ENTRY, "solid"),
-    ("sl", "stop", DOWN, "solid"),
-)
-
-
-def local_times(ts_ms: Any, zone: str) -> pd.DatetimeIndex:
-    """Return UTC ms as wall times of a zone, without the zone: Plotly's axes know none."""
-    utc = pd.to_datetime(pd.Series(ts_ms, dtype="int64"), unit="ms", utc=True)
-    return pd.DatetimeIndex(utc.dt.tz_convert(zone).dt.tz_localize(None))
-
-
-def local_time(ts_ms: int, zone: str) -> pd.Timestamp:
-    """Return one instant as the wall time of a zone."""
-    return pd.Timestamp(local_times([ts_ms], zone)[0])
 
 
 def styled(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
@@ -42,121 +27,12 @@ def styled(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
         font={"color": NEUTRAL},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hovermode="x unified",
+        dragmode=False,  # a finger that scrolls the page must not catch on a chart
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": ENTRY},
     )
     figure.update_xaxes(gridcolor=GRID, zeroline=False)
     figure.update_yaxes(gridcolor=GRID, zerolinecolor=NEUTRAL, zerolinewidth=1)
     return figure
-
-
-def candle_figure(bars: pd.DataFrame, *, zone: str, title: str = "") -> go.Figure:
-    """Return candles on the wall time of a zone."""
-    figure = go.Figure(
-        go.Candlestick(
-            x=local_times(bars["ts_ms"], zone),
-            open=bars["open"],
-            high=bars["high"],
-            low=bars["low"],
-            close=bars["close"],
-            increasing={"line": {"color": UP, "width": 1}, "fillcolor": UP},
-            decreasing={"line": {"color": DOWN, "width": 1}, "fillcolor": DOWN},
-            name="candles",
-            showlegend=False,
-        )
-    )
-    figure.update_xaxes(rangeslider_visible=False)
-    figure.update_yaxes(side="right")
-    return styled(figure, height=460, title=title)
-
-
-def signal_figure(bars: pd.DataFrame, signal: dict[str, Any], *, zone: str) -> go.Figure:
-    """Return a candidate's candles with its impulse, its levels and what became of it."""
-    figure = candle_figure(bars, zone=zone)
-    if bars.empty:
-        return figure
-    step = int(bars["ts_ms"].diff().min()) if len(bars) > 1 else 60_000
-    end = local_time(int(bars["ts_ms"].iloc[-1]) + 6 * step, zone)
-    decided = local_time(signal["decided_ms"], zone)
-    _add_impulse(figure, bars, signal, zone)
-    for column, label, colour, dash in _LEVELS:
-        price = float(signal[column])
-        figure.add_shape(
-            type="line",
-            x0=decided,
-            x1=end,
-            y0=price,
-            y1=price,
-            line={"color": colour, "width": 1.4, "dash": dash},
-        )
-        figure.add_annotation(
-            x=end,
-            y=price,
-            text=f"{label} {price:.6g}",
-            showarrow=False,
-            xanchor="right",
-            yanchor="bottom",
-            font={"color": colour, "size": 11},
-        )
-    figure.add_vline(x=decided, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
-    _add_marks(figure, signal, zone)
-    # Shapes do not widen an axis by themselves.
-    low = min(float(bars["low"].min()), *(float(signal[name]) for name, *_ in _LEVELS))
-    high = max(float(bars["high"].max()), *(float(signal[name]) for name, *_ in _LEVELS))
-    figure.update_yaxes(range=[low - 0.05 * (high - low), high + 0.05 * (high - low)])
-    return figure
-
-
-def _add_impulse(figure: go.Figure, bars: pd.DataFrame, signal: dict[str, Any], zone: str) -> None:
-    is_long = signal["direction"] == "long"
-    by_time = bars.set_index("ts_ms")
-    if signal["p0_ms"] not in by_time.index or signal["p1_ms"] not in by_time.index:
-        return
-    ends = ("low", "high") if is_long else ("high", "low")
-    prices = [by_time.loc[signal[f"p{k}_ms"], ends[k]] for k in (0, 1)]
-    figure.add_scatter(
-        x=local_times([signal["p0_ms"], signal["p1_ms"]], zone),
-        y=prices,
-        mode="lines+markers+text",
-        line={"color": ACCENT, "width": 2},
-        marker={"size": 7, "color": ACCENT},
-        text=["P0", "P1"],
-        textposition=["bottom center", "top center"]
-        if is_long
-        else ["top center", "bottom center"],
-        textfont={"color": ACCENT},
-        name="impulse P0-P1",
-    )
-
-
-def _add_marks(figure: go.Figure, signal: dict[str, Any], zone: str) -> None:
-    is_long = signal["direction"] == "long"
-    if signal["opened_ts_ms"]:
-        figure.add_scatter(
-            x=local_times([signal["opened_ts_ms"]], zone),
-            y=[signal["opened_price"]],
-            mode="markers",
-            marker={
-                "symbol": "triangle-up" if is_long else "triangle-down",
-                "size": 13,
-                "color": ENTRY,
-                "line": {"color": "white", "width": 1},
-            },
-            name="filled",
-        )
-    if signal["exit_price"] is not None:
-        won = (signal["r_multiple"] or 0) > 0
-        figure.add_scatter(
-            x=local_times([signal["closed_ts_ms"]], zone),
-            y=[signal["exit_price"]],
-            mode="markers",
-            marker={
-                "symbol": "x",
-                "size": 11,
-                "color": UP if won else DOWN,
-                "line": {"color": "white", "width": 1},
-            },
-            name=f"exit: {signal['exit_reason']}",
-        )
 
 
 MAX_POINTS = 3000  # of a line: more than any screen shows
@@ -186,7 +62,7 @@ def _add_equity(
     name, colour = named
     closed = instant == "closed_ms"
     for column, row in (("equity_r", 1), ("underwater_r", 2)):
-        shown = _thinned(curve, column)
+        shown = thinned(curve, column)
         figure.add_scatter(
             x=local_times(shown[instant], zone),
             y=shown[column],
@@ -204,8 +80,8 @@ def _add_equity(
         )
 
 
-def _thinned(curve: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows a screen can show: of each stretch the first, the highest, the lowest, the last."""
+def thinned(curve: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the rows a screen can show: of each stretch the first, the extremes, the last."""
     if len(curve) <= MAX_POINTS:
         return curve
     values = curve[column].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Is the engine at work: how old each series is, what the jobs did, what waits to be sent."""
+"""Are the data fresh and whole: the age and the holes of each series, and where it came from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.store.operation import outbox_counts
 from core.timeframe import tf_ms
 from core.views.reading import reading
 from core.views.state import market_now
@@ -41,25 +40,6 @@ def freshness(path: Path) -> pd.DataFrame:
         row["n_missing"] = missing_ms // step
         row["n_unknown_gaps"] = n_unknown
     return pd.DataFrame(series)
-
-
-def jobs(path: Path) -> pd.DataFrame:
-    """Return one row per job: the instant it is done for, its last run, and its last failure."""
-    with reading(path) as db:
-        found = db.dicts(
-            "SELECT r.job, m.done_ms, r.due_ms, r.started_wall_ms, r.took_ms, r.outcome, r.n,"
-            " r.detail, (SELECT count(*) FROM job_runs f WHERE f.job = r.job"
-            " AND f.outcome <> 'ok') AS n_failed"
-            " FROM job_runs r LEFT JOIN job_marks m USING (job)"
-            " WHERE r.id IN (SELECT max(id) FROM job_runs GROUP BY job) ORDER BY r.job"
-        )
-    return pd.DataFrame(found)
-
-
-def outbox(path: Path) -> dict[str, int]:
-    """Return how many messages are in each state."""
-    with reading(path) as db:
-        return outbox_counts(db)
 
 
 def sources(path: Path) -> pd.DataFrame:

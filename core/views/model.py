@@ -13,7 +13,8 @@ from core import performance
 from core.bootstrap import SEED
 from core.domain import CLOSED
 from core.store import Database
-from core.store.models import bundles, scores_of
+from core.store.models import bundles
+from core.views.columns import numbers
 from core.views.reading import reading
 from core.views.results import trades_of
 from core.views.state import newest_strategy
@@ -52,18 +53,91 @@ _NAMES = (
 )
 
 
-def coverage(path: Path, *, strategy: str | None = None) -> Coverage:
-    """Return the coverage of the champion's out-of-fold scores, else of the newest draft's."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Every score of a strategy: out of fold of its champion (else its newest draft), and stored.
+
+    `folds` has p_raw, p, ev_r, p_mart, r_multiple, gross_r (NaN where there is none), decided_ms,
+    closed_ts_ms, symbol (a code), is_closed; `stored` the p, ev_r and end of what was told.
+    """
+
+    bundle: str | None
+    state: str | None
+    folds: pd.DataFrame
+    stored: pd.DataFrame
+
+
+def scores(path: Path, *, strategy: str | None = None) -> Scores:
+    """Return the scores that coverage and histograms are made of. Raises StoreError."""
     with reading(path) as db:
-        bundle = _bundle(db, strategy or newest_strategy(db))
-        rows = scores_of(db, bundle["id"]) if bundle else []
+        name = strategy or newest_strategy(db)
+        bundle = _bundle(db, name)
+        folds = _frame(db, _FOLDS, (_place(db, str(bundle["id"])) if bundle else -1,))
+        any_id = db.value("SELECT id FROM signals WHERE strategy_id = ? LIMIT 1", (name,))
+        stored = _frame(db, _STORED, (any_id or 0,), p="s.ml_p", p_raw="s.ml_p_raw", ev="s.ev_r")
+    found = (None, None) if bundle is None else (str(bundle["id"]), str(bundle["state"]))
+    return Scores(bundle=found[0], state=found[1], folds=folds, stored=stored)
+
+
+# Only whole numbers can be bound where no object is made per value: a bundle is named by its place.
+_FOLDS = (
+    "FROM scores c JOIN signals s ON s.id = c.signal_id WHERE c.bundle ="
+    " (SELECT id FROM bundles ORDER BY id LIMIT 1 OFFSET ?1) AND ?1 >= 0"
+    " ORDER BY c.signal_id"
+)
+_STORED = (
+    "FROM signals s WHERE s.strategy_id = (SELECT strategy_id FROM signals WHERE id = ?1)"
+    " AND s.ml_p NOT NULL ORDER BY s.id"
+)
+
+
+def _place(db: Database, bundle: str) -> int:
+    return int(db.value("SELECT count(*) FROM bundles WHERE id < ?", (bundle,)))
+
+
+def _frame(
+    db: Database,
+    rest: str,
+    params: tuple[int, ...],
+    *,
+    p: str = "c.p",
+    p_raw: str = "c.p_raw",
+    ev: str = "c.ev_r",
+) -> pd.DataFrame:
+    closed = ", ".join(f"'{status}'" for status in CLOSED)
+    asked = {
+        p: "p",
+        p_raw: "p_raw",
+        ev: "ev_r",
+        "s.p_mart": "p_mart",
+        "s.r_multiple": "r_multiple",
+        "s.gross_r": "gross_r",
+        "s.decided_ms": "decided_ms",
+        "s.closed_ts_ms": "closed_ts_ms",
+        f"s.status IN ({closed})": "is_closed",
+    }
+    ids, columns = numbers(db, ("s.id", *asked), rest, params)
+    symbols = [symbol for (symbol,) in db.rows(f"SELECT s.symbol {rest}", params)]
+    frame = pd.DataFrame({"id": ids} | {asked[name]: column for name, column in columns.items()})
+    order = np.lexsort((frame["id"], frame["decided_ms"]))
+    instants = {name: frame[name].fillna(0).astype("int64") for name in _INSTANTS}
+    codes = pd.factorize(np.array(symbols, dtype=object))[0]
+    frame = frame.assign(**instants, is_closed=frame["is_closed"] > 0, symbol=codes)
+    return frame.iloc[order].reset_index(drop=True)
+
+
+_INSTANTS = ("decided_ms", "closed_ts_ms")
+
+
+def coverage(found: Scores) -> Coverage:
+    """Return the coverage of the out-of-fold scores of a bundle."""
     empty = pd.DataFrame(columns=list(_NAMES))
-    if bundle is None:
+    name, state = found.bundle, found.state
+    if name is None:
         sentence = "No model has been trained for this strategy yet."
         return Coverage(bundle=None, state=None, sentence=sentence, table=empty)
-    name, state = str(bundle["id"]), str(bundle["state"])
-    closed = [row for row in rows if row["status"] in CLOSED]
-    if not closed:
+    closed = found.folds[found.folds["is_closed"]]
+    if closed.empty:
         sentence = f"Bundle {name} ({state}) has no out-of-fold score of a closed trade yet."
         return Coverage(bundle=name, state=state, sentence=sentence, table=empty)
     sentence = (
@@ -84,10 +158,10 @@ def _bundle(db: Database, strategy: str | None) -> dict[str, Any] | None:
     return None
 
 
-def _table(closed: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(closed).assign(ambiguous=False)
+def _table(closed: pd.DataFrame) -> pd.DataFrame:
+    frame = closed.assign(ambiguous=False)
     # Before calibration there is only the raw score; both rank trades alike.
-    score = np.where(frame["p"].notna(), frame["p"], frame["p_raw"]).astype(np.float64)
+    score = frame["p"].fillna(frame["p_raw"]).to_numpy(np.float64)
     rng = np.random.default_rng(SEED)
     rows = performance.coverage_table(trades_of(frame), score, rng)
     bounds = [performance.wilson_interval(row.win_rate, row.n_eff) for row in rows]
@@ -96,31 +170,20 @@ def _table(closed: list[dict[str, Any]]) -> pd.DataFrame:
     return table[list(_NAMES)].sort_values("coverage", ascending=False, ignore_index=True)
 
 
-def ml_p_histogram(path: Path, *, strategy: str | None = None) -> dict[str, pd.DataFrame]:
+def ml_p_histogram(found: Scores) -> dict[str, pd.DataFrame]:
     """Return how calibrated probabilities are spread: as stored at the decision, and out of fold.
 
     Per source one row per bin [low, high) of [0, 1]: n_wins, n_losses, n_other (not filled or not
     ended).
     """
-    with reading(path) as db:
-        name = strategy or newest_strategy(db)
-        bundle = _bundle(db, name)
-        stored = db.rows(
-            "SELECT ml_p, status, r_multiple FROM signals WHERE strategy_id = ? AND ml_p NOT NULL",
-            (name,),
-        )
-        folds = scores_of(db, bundle["id"]) if bundle else []
-    scored = [(row["p"], row["status"], row["r_multiple"]) for row in folds if row["p"] is not None]
-    return {LIVE_SOURCE: _histogram(stored), FOLD_SOURCE: _histogram(scored)}
+    told = found.folds[found.folds["p"].notna()]
+    return {LIVE_SOURCE: _histogram(found.stored), FOLD_SOURCE: _histogram(told)}
 
 
-def _histogram(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=["p", "status", "r"]).astype(
-        {"p": "float64", "r": "float64"}
-    )
+def _histogram(frame: pd.DataFrame) -> pd.DataFrame:
     edges = np.linspace(0, 1, N_BINS + 1)
-    won = frame["status"].isin(CLOSED) & (frame["r"] > 0)
-    lost = frame["status"].isin(CLOSED) & ~won
+    won = frame["is_closed"] & (frame["r_multiple"] > 0)
+    lost = frame["is_closed"] & ~won
     kinds = {"n_wins": won, "n_losses": lost, "n_other": ~won & ~lost}
     counts = {
         name: np.histogram(frame.loc[chosen, "p"], edges)[0] for name, chosen in kinds.items()

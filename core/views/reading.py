@@ -50,6 +50,7 @@ def reading(path: Path) -> Iterator[Database]:
     try:
         with open_reader(path) as db:
             db.rows(f"PRAGMA busy_timeout = {BUSY_MS}")
+            db.rows("BEGIN")  # all queries of a question see one state of the tables
             yield db
     except apsw.BusyError as error:
         raise StoreError(f"{path} {LOCKED}", remedy="wait for it or stop it") from error

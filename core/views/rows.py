@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.domain import CLOSED, Floats
+from core.domain import CLOSED
 from core.splits import matures_ms
 from core.store import Database
 from core.store.signals import strategy_settings_of
 from core.timeframe import tf_ms
+from core.views.columns import numbers
 
 _WORDS = (
     "exchange",
@@ -28,7 +29,7 @@ _WORDS = (
     "delivery",
     "exit_reason",
 )
-_INTS = ("id", "scan_stride", "decided_ms", "valid_until_ms", "ambiguous", "data_revised")
+_INTS = ("scan_stride", "decided_ms", "valid_until_ms", "ambiguous", "data_revised")
 _INSTANTS = ("opened_ts_ms", "tp1_ts_ms", "closed_ts_ms")  # 0 while they have not come
 _NUMBERS = (
     "entry",
@@ -54,6 +55,7 @@ _STATE = (  # of the execution, fractions of the planned notional
     "n_funding_constant",
 )
 _STORED = (*_INTS, *_INSTANTS, *_NUMBERS)
+_NEVER_MS = 1 << 62
 _BETWEEN = 31  # the unit separator: in no word
 
 
@@ -72,17 +74,8 @@ def read_rows(
     `usd_per_r`, `stake_usd`, `tp1_fraction`, `month` of the decision (UTC), `is_closed`, and
     `is_counted`: closed and matured.
     """
-    words = f" || char({_BETWEEN}) || ".join(f"coalesce({name}, '')" for name in _WORDS)
-    state = ", ".join(f"exec_state ->> '$.{name}'" for name in _STATE)
-    found = db.rows(
-        f"SELECT {words}, {', '.join(_STORED)}, {state} FROM signals WHERE strategy_id = ?1"
-        " AND decided_ms >= coalesce(?2, 0) AND (?3 IS NULL OR decided_ms < ?3)"
-        " ORDER BY decided_ms, id",
-        (strategy, start_ms, end_ms),
-    )
-    names = ("words", *_STORED, *_STATE)
-    columns = list(zip(*found, strict=True)) or [()] * len(names)
-    frame = _frame(dict(zip(names, columns, strict=True)))
+    found = _rows_of(db, strategy, start_ms=start_ms, end_ms=end_ms)
+    frame = found.iloc[np.lexsort((found["id"], found["decided_ms"]))].reset_index(drop=True)
     settings = (strategy_settings_of(db, strategy) if strategy else None) or {}
     execution = settings.get("execution", {})
     hold_bars = int(execution.get("max_hold_candles", 0))
@@ -90,12 +83,23 @@ def read_rows(
     return _counted(_paid(frame.assign(tp1_fraction=fraction)), now_ms=now_ms, hold_bars=hold_bars)
 
 
-def _frame(columns: dict[str, tuple[Any, ...]]) -> pd.DataFrame:
-    """Column by column: typed at once, which a table of tuples is not."""
-    out: dict[str, Any] = _words(columns["words"])
-    out |= {name: np.array(columns[name], np.int64) for name in _INTS}
-    out |= {name: _numbers(columns[name]) for name in (*_INSTANTS, *_NUMBERS, *_STATE)}
-    out |= {name: np.nan_to_num(out[name]).astype(np.int64) for name in _INSTANTS}
+def _rows_of(
+    db: Database, strategy: str | None, *, start_ms: int | None, end_ms: int | None
+) -> pd.DataFrame:
+    """The stored columns, typed, by rising id: by decision SQLite would seek row by row."""
+    where = (
+        "FROM signals WHERE strategy_id = (SELECT strategy_id FROM signals WHERE id = ?1)"
+        " AND decided_ms >= ?2 AND decided_ms < ?3 ORDER BY id"
+    )
+    any_id = db.value("SELECT id FROM signals WHERE strategy_id = ? LIMIT 1", (strategy,))
+    params = (any_id or 0, start_ms or 0, _NEVER_MS if end_ms is None else end_ms)
+    joined = f" || char({_BETWEEN}) || ".join(f"coalesce({name}, '')" for name in _WORDS)
+    texts = tuple(text for (text,) in db.rows(f"SELECT {joined} {where}", params))
+    state = {f"exec_state ->> '$.{name}'": name for name in _STATE}
+    ids, values = numbers(db, ("id", *_STORED, *state), where, params)
+    out: dict[str, Any] = {"id": ids, **_words(texts)}
+    out |= {state.get(name, name): column for name, column in values.items()}
+    out |= {name: np.nan_to_num(out[name]).astype(np.int64) for name in (*_INTS, *_INSTANTS)}
     return pd.DataFrame(out)
 
 
@@ -113,10 +117,6 @@ def _words(joined: tuple[str, ...]) -> dict[str, pd.Categorical]:
         own = np.array([number[word] for word in words], np.int64)
         out[name] = pd.Categorical.from_codes(own[codes], pd.Index(kinds, dtype="str"))
     return out
-
-
-def _numbers(values: tuple[Any, ...]) -> Floats:
-    return np.array(values, np.float64)  # None becomes NaN
 
 
 def _paid(rows: pd.DataFrame) -> pd.DataFrame:

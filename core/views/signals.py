@@ -9,7 +9,18 @@ from typing import Any
 
 import pandas as pd
 
-from core.domain import CLOSED, Candles, Series
+from core.domain import (
+    CLOSED,
+    Candles,
+    Delivery,
+    Evidence,
+    Gate,
+    Origin,
+    Series,
+    Setup,
+    Side,
+    Status,
+)
 from core.store.candles import read_candles
 from core.store.signals import signal_of
 from core.timeframe import tf_ms
@@ -42,7 +53,18 @@ COLUMNS = (
     "delivery_reason",
 )
 _NUMBERS = ("r_multiple", "p_mart", "ml_p", "ev_r", "cost_r", "entry", "sl", "tp1", "tp2")
-FILTERS = ("symbol", "timeframe", "status", "direction", "gate", "evidence", "delivery", "origin")
+MOST_BARS = 1500
+FILTERS = (
+    "symbol",
+    "timeframe",
+    "setup",
+    "direction",
+    "status",
+    "gate",
+    "evidence",
+    "delivery",
+    "origin",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,29 +73,23 @@ class Filters:
 
     symbol: tuple[str, ...] = ()
     timeframe: tuple[str, ...] = ()
-    status: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
     direction: tuple[str, ...] = ()
+    status: tuple[str, ...] = ()
     gate: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     delivery: tuple[str, ...] = ()
     origin: tuple[str, ...] = ()
     strategy: str | None = None
+    since_ms: int | None = None
 
 
 def latest_signals(path: Path, filters: Filters, *, limit: int = 200) -> pd.DataFrame:
     """Return the candidates decided last, newest first, one column per name in COLUMNS."""
-    where, params = ["1"], []
-    for name in FILTERS:
-        chosen = getattr(filters, name)
-        if chosen:
-            where.append(f"{name} IN ({', '.join('?' * len(chosen))})")
-            params.extend(chosen)
-    if filters.strategy is not None:
-        where.append("strategy_id = ?")
-        params.append(filters.strategy)
+    where, params = _where(filters)
     with reading(path) as db:
         rows = db.rows(
-            f"SELECT {', '.join(COLUMNS)} FROM signals WHERE {' AND '.join(where)}"
+            f"SELECT {', '.join(COLUMNS)} FROM signals WHERE {where}"
             " ORDER BY decided_ms DESC, id DESC LIMIT ?",
             (*params, limit),
         )
@@ -81,13 +97,49 @@ def latest_signals(path: Path, filters: Filters, *, limit: int = 200) -> pd.Data
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(_NUMBERS, "float64"))
 
 
+def _where(filters: Filters) -> tuple[str, list[Any]]:
+    """Return the condition and its values; `+` keeps SQLite on the index of the order."""
+    where, params = ["1"], []
+    for name in FILTERS:
+        chosen = getattr(filters, name)
+        if chosen:
+            told = name == "delivery" and set(chosen) <= set(_TOLD)
+            where.append(f"{'' if told else '+'}{name} IN ({', '.join('?' * len(chosen))})")
+            where += [f"delivery IN ('{_TOLD[0]}', '{_TOLD[1]}')"] if told else []
+            params.extend(chosen)
+    if filters.strategy is not None:
+        where.append("+strategy_id = ?")
+        params.append(filters.strategy)
+    if filters.since_ms is not None:
+        where.append("decided_ms >= ?")
+        params.append(filters.since_ms)
+    return " AND ".join(where), params
+
+
+_TOLD = (Delivery.LIVE.value, Delivery.PAPER.value)
+_WORDS_OF = {
+    "setup": tuple(Setup),
+    "direction": tuple(side.direction for side in Side),
+    "status": tuple(Status),
+    "gate": tuple(Gate),
+    "evidence": tuple(Evidence),
+    "delivery": tuple(Delivery),
+    "origin": tuple(Origin),
+}
+
+
 def choices(path: Path) -> dict[str, list[str]]:
-    """Return the values each filter can take in this database."""
+    """Return the values each filter can take: series with a candidate, and the fixed words."""
     with reading(path) as db:
-        return {
-            name: [str(value) for (value,) in db.rows(f"SELECT DISTINCT {name} FROM signals")]
-            for name in FILTERS
-        }
+        series = db.rows(
+            "SELECT symbol, timeframe FROM series s WHERE EXISTS (SELECT 1 FROM signals g WHERE"
+            " g.exchange = s.exchange AND g.symbol = s.symbol AND g.timeframe = s.timeframe)"
+        )
+    return {
+        "symbol": sorted({str(symbol) for symbol, _ in series}),
+        "timeframe": sorted({str(timeframe) for _, timeframe in series}, key=tf_ms),
+        **{name: [str(word) for word in kinds] for name, kinds in _WORDS_OF.items()},
+    }
 
 
 def signal_detail(path: Path, number: int) -> dict[str, Any] | None:
@@ -105,12 +157,12 @@ def signal_detail(path: Path, number: int) -> dict[str, Any] | None:
 
 
 def candles_around(
-    path: Path, signal: dict[str, Any], *, n_before: int = 40, n_after: int = 30
+    path: Path, signal: dict[str, Any], *, n_before: int = 20, n_after: int = 12
 ) -> pd.DataFrame:
     """Return the bars of a candidate's timeframe, from before its P0 to some after its end.
 
     Columns ts_ms, open, high, low, close, volume. A candidate still followed is shown to the
-    newest stored bar.
+    newest stored bar, and at most MOST_BARS are shown.
     """
     series = Series(signal["exchange"], signal["symbol"], signal["timeframe"])
     step = tf_ms(series.timeframe)
@@ -120,14 +172,10 @@ def candles_around(
         end_ms = max(signal["valid_until_ms"], signal["closed_ts_ms"] or 0)
     if signal["status"] == "OPEN":
         end_ms = 1 << 52  # to the newest bar
+    start_ms = max(0, signal["p0_ms"] - n_before * step)
+    end_ms = min(end_ms + n_after * step, start_ms + MOST_BARS * step)
     with reading(path) as db:
-        bars = read_candles(
-            db,
-            series,
-            start_ms=max(0, signal["p0_ms"] - n_before * step),
-            end_ms=end_ms + n_after * step,
-        )
-    return frame_of(bars)
+        return frame_of(read_candles(db, series, start_ms=start_ms, end_ms=end_ms))
 
 
 def recent_candles(path: Path, series: Series, *, n: int, until_ms: int) -> pd.DataFrame:

@@ -36,11 +36,24 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceState:
-    """How far the proof of an edge has come for a strategy, with the sentence that says it."""
+    """How far the proof of an edge has come for a strategy, with the sentence that says it.
+
+    `degraded`: a certificate there was is withdrawn. `since_ms` is when this began, if known.
+    """
 
     evidence: Evidence
     sentence: str
     bundle: str | None = None
+    degraded: bool = False
+    since_ms: int | None = None
+
+    @property
+    def word(self) -> str:
+        """The state in one word: without a certificate in force nothing is certified."""
+        if self.degraded:
+            return "DEGRADED"
+        certified = self.evidence is Evidence.CERTIFIED
+        return "CERTIFIED" if certified else "UNCERTIFIED"
 
 
 _UNPROVEN = EvidenceState(
@@ -53,8 +66,9 @@ class State:
     """The database in one look.
 
     `market_ms` is the last tick's market time, else the close of the newest candle; `ticked` says
-    which. `data_ms` is the close of the newest candle, `lagging_ms` that of the series furthest
-    behind. All None while unknown. `sentence` explains every state but READY.
+    which. `next_close_ms` is that of the next bar to be scanned. `data_ms` is the close of the
+    newest candle, `lagging_ms` that of the series furthest behind. All None while unknown.
+    `sentence` explains every state but READY.
     """
 
     health: Health
@@ -68,6 +82,7 @@ class State:
     lagging_ms: int | None = None
     n_series: int = 0
     n_signals: int = 0
+    next_close_ms: int | None = None
     strategy: str | None = None
     evidence: EvidenceState = _UNPROVEN
 
@@ -170,6 +185,7 @@ def _content(db: Database) -> State:
         lagging_ms=lagging_ms,
         n_series=len(series),
         n_signals=n_signals,
+        next_close_ms=_next_close(db, clock[0] if clock else data_ms),
         strategy=strategy,
         evidence=_evidence(db, strategy),
     )
@@ -182,6 +198,14 @@ def _newest(series: list[tuple[str, int, str, str]]) -> tuple[int | None, int | 
         key = (exchange, symbol)
         closes[key] = max(closes.get(key, 0), last_ms + tf_ms(timeframe))
     return max(closes.values(), default=None), min(closes.values(), default=None)
+
+
+def _next_close(db: Database, now_ms: int | None) -> int | None:
+    """When the next bar that is scanned closes: of the timeframes that have been scanned."""
+    frames = [name for (name,) in db.rows("SELECT DISTINCT timeframe FROM scan_positions")]
+    if now_ms is None or not frames:
+        return None
+    return min((now_ms // tf_ms(name) + 1) * tf_ms(name) for name in frames)
 
 
 def newest_strategy(db: Database) -> str | None:
@@ -202,7 +226,30 @@ def market_now(db: Database) -> int | None:
 
 
 def _evidence(db: Database, strategy: str | None) -> EvidenceState:
-    champions = bundles(db, strategy=strategy, state="champion") if strategy else []
+    if strategy is None:
+        return _UNPROVEN
+    said = db.rows(
+        "SELECT state, reason, bundle, at_ms FROM states WHERE strategy_id = ?"
+        " ORDER BY id DESC LIMIT 1",
+        (strategy,),
+    )
+    if not said:
+        return _derived(db, strategy)
+    word, reason, bundle, at_ms = said[0]
+    certified = word == Evidence.CERTIFIED
+    sentence = f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
+    return EvidenceState(
+        evidence=Evidence.CERTIFIED if certified else Evidence.UNCERTIFIED,
+        sentence=sentence if certified else f"No proven edge. {sentence}",
+        bundle=str(bundle),
+        degraded=word == "DEGRADED",
+        since_ms=int(at_ms),
+    )
+
+
+def _derived(db: Database, strategy: str) -> EvidenceState:
+    """The state as the newest tuning of the champion gives it, where none was written down."""
+    champions = bundles(db, strategy=strategy, state="champion")
     if not champions:
         return _UNPROVEN
     name = champions[0]["id"]
@@ -237,6 +284,7 @@ def version(path: Path) -> tuple[object, ...]:
             " (SELECT count(*) FROM signals WHERE status IN ('PENDING', 'OPEN')),"
             " (SELECT max(created_ms) FROM bundles), (SELECT max(promoted_ms) FROM bundles),"
             " (SELECT max(rowid) FROM tunings), (SELECT count(*) FROM bundles),"
+            " (SELECT max(id) FROM states), (SELECT count(*) FROM trials),"
             " (SELECT market_ms / 3600000 FROM clock)"
         )[0]
     return (str(path), *numbers)

@@ -1,0 +1,97 @@
+"""The record: what was earned, against chance, against the promise, and in its parts."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core import views
+from core.pages import cached
+from core.pages.parts import chart, plain, still_table
+
+
+def results_page(place: views.Place, state: views.State) -> None:
+    """Show the books with their intervals, then what the model and the gate were worth."""
+    if not state.n_signals:
+        return
+    version = views.version(place.db_path)
+    record = cached.record(version)
+    for book in record.found.books.values():
+        if book.n_candidates:
+            st.markdown(f"**{plain(book.title)}** {plain(views.verdict_text(book.metrics))}")
+    if record.curves:
+        st.subheader("Equity and distance from its high", anchor=False)
+        st.caption("Net R of closed trades. Solid: lived. Faint: retro-scan, what would have been.")
+        chart(views.books_figure(record.curves, zone=place.zone), "equity", "equity in R")
+    else:
+        st.info("No trade has ended yet.")
+    st.subheader("Figures", anchor=False)
+    still_table(record.metrics)
+    st.caption(plain(views.METRICS_NOTE))
+    _lift(record)
+    _worth(cached.worth(version))
+    if record.curves:
+        _parts(version, record)
+
+
+def _lift(record: cached.Record) -> None:
+    st.subheader("Does the gate earn its keep?", anchor=False)
+    if record.lift is None:
+        st.info("No scored trade has ended and matured yet.")
+        return
+    st.markdown(plain(record.lift.sentence))
+    still_table(views.gate_table(record.lift))
+    st.caption(plain(views.GATE_NOTE))
+
+
+def _worth(found: cached.Worth) -> None:
+    st.subheader("Coverage against win-rate and net R", anchor=False)
+    st.caption(plain(found.coverage.sentence))
+    if not found.coverage.table.empty:
+        chart(views.coverage_figure(found.coverage.table), "coverage", "coverage")
+        still_table(views.coverage_table(found.coverage))
+    st.subheader("Promised against realised", anchor=False)
+    if any(len(table) for table in found.promised.values()):
+        chart(views.promise_figure(found.promised), "promise", "promised against realised R")
+        still_table(
+            views.promise_table(found.promised),
+            [bool(thin) for table in found.promised.values() for thin in table["is_thin"]],
+        )
+    else:
+        st.info("No scored trade has ended yet.")
+    st.subheader("Calibrated probabilities", anchor=False)
+    for source, table in found.histograms.items():
+        if int(table[["n_wins", "n_losses", "n_other"]].to_numpy().sum()) == 0:
+            st.info(f"No scores {source} yet.")
+            continue
+        st.caption(source)
+        chart(views.histogram_figure(table), f"histogram-{source}", source)
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _parts(version: cached.Version, record: cached.Record) -> None:
+    st.subheader("In its parts", anchor=False)
+    titles = {name: book.title for name, book in record.found.books.items()}
+    book = st.segmented_control(
+        "Book",
+        list(titles),
+        default="followed",
+        format_func=lambda name: titles[name],
+        key="book",
+        required=True,
+    )
+    by = st.selectbox(
+        "Break down by", views.BY, key="by", format_func=lambda x: x.replace("_", " ")
+    )
+    cells = cached.breakdown(version, book or "followed", by)
+    if cells.empty:
+        st.info("No trade of this book has ended and matured yet.")
+        return
+    chart(views.cells_figure({by: cells}), "cells", f"net R by {by}")
+    still_table(views.breakdown_table(cells), [bool(thin) for thin in cells["is_thin"]])
+    st.caption(
+        f"Grey: an effective sample under {views.THIN_N_EFF}; it proves nothing alone."
+        f" Nothing is ranked. {plain(views.CELLS_NOTE)}"
+    )

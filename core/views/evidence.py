@@ -1,0 +1,169 @@
+"""The evidence meter: what the gate let through earned lately, and when it is proved."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
+from core import performance
+from core.bootstrap import LEVEL, SEED
+from core.domain import CLOSED
+from core.performance import Metrics
+from core.splits import matures_ms
+from core.store import Database
+from core.store.models import bundles
+from core.store.signals import strategy_settings_of
+from core.timeframe import DAY_MS, tf_ms
+from core.views.columns import numbers
+from core.views.reading import reading
+from core.views.state import market_now, newest_strategy
+
+WINDOW_DAYS = 365
+MIN_WEEKS = 10  # fewer say too little of how much weeks differ
+_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+_SEEN = NormalDist().inv_cdf(0.90) + NormalDist().inv_cdf(0.80)  # one-sided bound, seen with 80 %
+_MOST_WEEKS = 5200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
+    """The record of the gate's PASS over the last WINDOW_DAYS, and how long until it proves.
+
+    `metrics` is of matured closed trades, None without one; once a model speaks (`scored`) only of
+    those that one had judged. `proof` is a sentence; so is `basis`, what the newest tuning found
+    out of fold, '' without one.
+    """
+
+    metrics: Metrics | None
+    scored: bool
+    proof: str
+    basis: str = ""
+
+    @property
+    def subject(self) -> str:
+        """Whose record it is."""
+        what = "passed by the gate" if self.scored else "followed without a model"
+        return f"Trades {what}, decided in the last {WINDOW_DAYS} days, live and retro"
+
+
+def meter(path: Path, *, strategy: str | None = None) -> Meter:
+    """Return the evidence meter of a strategy, the one seen last unless given."""
+    with reading(path) as db:
+        name = strategy or newest_strategy(db)
+        now_ms = market_now(db)
+        if name is None or now_ms is None:
+            return Meter(metrics=None, scored=False, proof=proof_text(None))
+        rows = _passed(db, name, now_ms=now_ms)
+        said = _monitored(db, name)
+        scored, basis = _basis(db, name)
+    if scored:
+        rows = rows[rows["is_scored"]]
+    rng = np.random.default_rng(SEED)
+    found = performance.metrics(_trades(rows), rng) if len(rows) else None
+    return Meter(metrics=found, scored=scored, proof=said or proof_text(found), basis=basis)
+
+
+def _basis(db: Database, strategy: str) -> tuple[bool, str]:
+    """Whether a model speaks, and what its newest tuning found: a certified cell first."""
+    champions = bundles(db, strategy=strategy, state="champion")
+    if not champions:
+        return False, ""
+    found = db.rows(
+        "SELECT cell, certified, n, n_eff, detail FROM tunings WHERE bundle = ?1 AND created_ms ="
+        " (SELECT max(created_ms) FROM tunings WHERE bundle = ?1) ORDER BY certified DESC, id"
+        " LIMIT 1",
+        (champions[0]["id"],),
+    )
+    return True, basis_text(*found[0]) if found else ""
+
+
+def basis_text(cell: str, certified: int, n: int, n_eff: float, detail: str) -> str:
+    """Return what a tuning found in its best cell, in a sentence with its sample."""
+    said = json.loads(detail or "{}")
+    estimate, low = said.get("estimate"), said.get("lower")
+    name = "all pairs and timeframes" if set(cell) <= set("*/ ") else cell.replace("* ", "")
+    if not certified:
+        return f"Last tuning, {name}: {said.get('reason') or 'not certified'}."
+    sample = f"n {n}, n_eff {int(n_eff)}"
+    if said.get("mode") != "ev" or estimate is None or low is None:
+        return f"Certificate for {name}, out of fold, {sample}."
+    level = 1 - float(said.get("delta", 0.1))
+    return (
+        f"Certificate for {name}: net {estimate:+.2f} R a trade out of fold, at least {low:+.2f}"
+        f" ({level:.0%}, one-sided), {sample}."
+    )
+
+
+def _passed(db: Database, strategy: str, *, now_ms: int) -> pd.DataFrame:
+    """The matured closed trades that the gate let through, decided in the window."""
+    any_id = db.value("SELECT id FROM signals WHERE strategy_id = ? LIMIT 1", (strategy,))
+    closed = ", ".join(f"'{status}'" for status in CLOSED)
+    rest = (
+        "FROM signals WHERE strategy_id = (SELECT strategy_id FROM signals WHERE id = ?1)"
+        f" AND decided_ms >= ?2 AND gate = 'PASS' AND scan_stride = 1 AND status IN ({closed})"
+        " ORDER BY decided_ms, id"
+    )
+    params = (any_id or 0, now_ms - WINDOW_DAYS * DAY_MS)
+    names = ("r_multiple", "gross_r", "p_mart", "ml_p", "decided_ms", "closed_ts_ms")
+    ids, columns = numbers(db, ("id", *names, "valid_until_ms"), rest, params)
+    texts = db.rows(f"SELECT symbol, timeframe {rest}", params)
+    words = pd.DataFrame(texts, columns=["symbol", "timeframe"], index=range(len(ids)))
+    rows = pd.DataFrame(columns).assign(symbol=pd.factorize(words["symbol"])[0])
+    execution = (strategy_settings_of(db, strategy) or {}).get("execution", {})
+    hold_ms = int(execution.get("max_hold_candles", 0)) * words["timeframe"].map(tf_ms)
+    known = matures_ms(rows["valid_until_ms"].to_numpy(np.int64), np.asarray(hold_ms, np.int64))
+    return rows.assign(is_scored=rows["ml_p"].notna())[known <= now_ms]
+
+
+def _trades(rows: pd.DataFrame) -> performance.Trades:
+    return performance.Trades(
+        r=rows["r_multiple"].to_numpy(np.float64),
+        gross_r=rows["gross_r"].to_numpy(np.float64),
+        p_mart=rows["p_mart"].to_numpy(np.float64),
+        decided_ms=rows["decided_ms"].to_numpy(np.int64),
+        closed_ms=rows["closed_ts_ms"].to_numpy(np.int64),
+        symbol=rows["symbol"].to_numpy(),
+        ambiguous=np.zeros(len(rows), bool),
+    )
+
+
+def _monitored(db: Database, strategy: str) -> str:
+    """The sentence of the daily look at the champion, where this database has one."""
+    if not db.value("SELECT 1 FROM sqlite_schema WHERE name = 'monitor_figures'"):
+        return ""
+    text = db.value("SELECT figures FROM monitor_figures WHERE strategy_id = ?", (strategy,))
+    return str(json.loads(text).get("time_to_proof_sentence") or "") if text else ""
+
+
+def proof_text(found: Metrics | None) -> str:
+    """Return how long until the mean is proved or refuted at the present pace, in a sentence."""
+    if found is None or found.n_weeks < MIN_WEEKS or not math.isfinite(found.mean_r_lo):
+        return f"Too early to say when: the passed trades do not span {MIN_WEEKS} whole weeks."
+    word = "Proof" if found.mean_r > 0 else "Refutation"
+    error = (found.mean_r_hi - found.mean_r_lo) / (2 * _Z)
+    if found.mean_r_lo > 0 or found.mean_r_hi < 0:
+        side = "above" if found.mean_r > 0 else "below"
+        return f"{word}: the {LEVEL:.0%} interval of the mean lies {side} 0."
+    weeks = weeks_to_proof(found.mean_r, error, found.n_weeks)
+    if weeks > _MOST_WEEKS:
+        return "No proof either way in sight: the mean is too close to 0."
+    return f"{word} in about {weeks:.0f} weeks if the mean and the pace stay as seen."
+
+
+def weeks_to_proof(mean: float, error: float, n_weeks: int) -> float:
+    """Return the weeks until a one-sided 90 % bound excludes 0 with a chance of 80 %.
+
+    The standard error falls with the square root of the weeks. inf for a mean of 0.
+
+    >>> weeks_to_proof(0.1, 0.1, 20) > weeks_to_proof(0.2, 0.1, 20) > 0
+    True
+    """
+    if mean == 0:
+        return math.inf
+    return max(0.0, n_weeks * ((_SEEN * error / mean) ** 2 - 1))
