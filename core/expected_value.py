@@ -202,12 +202,7 @@ def extra_costs_r(entry: float, stop: float, rates: CostRates, *, mode: str) -> 
 
 def gross_value_r(p: Floats, prospect: Prospect, payoff: Payoff) -> Floats:
     """Return p * win - (1 - p) * loss in R, before costs and before any shrinkage."""
-    return _mixed(p, payoff.gross_win_r(prospect.reward_r), -payoff.loss_r)
-
-
-def _mixed(p: Floats, of_win: Floats, of_loss: Floats | float) -> Floats:
-    """Return the mean of a win with chance p and a loss otherwise."""
-    return np.asarray(p * of_win + (1 - p) * of_loss)
+    return np.asarray(p * payoff.gross_win_r(prospect.reward_r) - (1 - p) * payoff.loss_r)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,20 +222,12 @@ def expected_value(p: Floats, p_lo: Floats, *, prospect: Prospect, payoff: Payof
     one. Costs are known and not shrunk. The low side takes `p_lo` and the realised mean less 0.84
     standard errors.
     """
-    win_r = payoff.gross_win_r(prospect.reward_r)
-    costs_r = (
-        payoff.win_cost * prospect.cost_r + prospect.extra_win_r,
-        payoff.loss_cost * prospect.cost_r + prospect.extra_loss_r,
-    )
-    ev_r = _shrunk_value_r(p, win_r, costs_r, payoff)
-    ev_lo_r = _shrunk_value_r(p_lo, win_r, costs_r, payoff) - Z_LOW * payoff.mean_se_r
+    slope = payoff.slope
+    win_r = slope * payoff.gross_win_r(prospect.reward_r)
+    win_r -= payoff.win_cost * prospect.cost_r + prospect.extra_win_r
+    loss_r = slope * payoff.loss_r + payoff.loss_cost * prospect.cost_r + prospect.extra_loss_r
+    centre_r = payoff.gross_mean_r - slope * payoff.told_mean_r
+    ev_r = centre_r - loss_r + p * (win_r + loss_r)
+    ev_lo_r = centre_r - Z_LOW * payoff.mean_se_r - loss_r + p_lo * (win_r + loss_r)
     to_pct = 100 * prospect.risk_frac
     return Values(ev_r=ev_r, ev_lo_r=ev_lo_r, ev_pct=ev_r * to_pct, ev_lo_pct=ev_lo_r * to_pct)
-
-
-def _shrunk_value_r(
-    p: Floats, win_r: Floats, costs_r: tuple[Floats, Floats], payoff: Payoff
-) -> Floats:
-    away = _mixed(p, win_r, -payoff.loss_r) - payoff.told_mean_r
-    gross = payoff.gross_mean_r + payoff.slope * away
-    return np.asarray(gross - _mixed(p, *costs_r))

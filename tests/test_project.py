@@ -91,3 +91,22 @@ def test_a_retro_scan_loads_no_more_than_it_uses() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_score_takes_the_trees_without_the_frames_they_could_come_from() -> None:
+    """Fitting, scoring and reasons load neither pandas nor scikit-learn, and both work afterwards."""
+    code = (
+        "import sys, numpy as np; from core.ml import model;"
+        "rng = np.random.default_rng(1); x = rng.normal(size=(400, 3)); half = np.full(400, .5);"
+        "(tree,) = model.fits(x, x[:, 0] > 0, weight=np.ones(400), p_mart=half,"
+        " sets=model.PARAMETER_SETS[:1], seed=1);"
+        "assert model.predict(tree, x, half)[x[:, 0] > 1].mean() > .5;"
+        "assert model.contributions(tree, x).shape == x.shape;"
+        "print(sorted({'pandas', 'sklearn'} & set(sys.modules)));"
+        "import pandas, sklearn, xgboost;"
+        "assert xgboost.DMatrix(pandas.DataFrame(x)).num_row() == 400"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
