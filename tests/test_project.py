@@ -94,7 +94,7 @@ def test_a_retro_scan_loads_no_more_than_it_uses() -> None:
 
 
 def test_a_score_takes_the_trees_without_the_frames_they_could_come_from() -> None:
-    """Fitting, scoring and reasons load neither pandas nor scikit-learn, and both work afterwards."""
+    """Fitting, scoring and reasons load neither pandas nor scikit-learn; both work afterwards."""
     code = (
         "import sys, numpy as np; from core.ml import model;"
         "rng = np.random.default_rng(1); x = rng.normal(size=(400, 3)); half = np.full(400, .5);"
