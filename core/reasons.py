@@ -92,14 +92,14 @@ _TREND = {
     "ema_slope_atr": ("{} slope with it, {:.2f}", "{} slope against it, {:.2f}"),
     "efficiency": ("{} moves straight with it", "{} moves straight against it"),
 }
-_FRAMES = {"own": "own", "higher1": "higher", "higher2": "highest"}
+_FRAMES = {"own": "own-TF", "higher1": "higher-TF", "higher2": "top-TF"}
 
 
 def words(name: str, value: float | None) -> str:
     """Return a reason as a few words for a person; a name without words is said as it is.
 
     >>> words("higher1_ema_distance_atr", -1.26)
-    'higher trend against it, 1.3 ATR'
+    'higher-TF trend against it, 1.3 ATR'
     """
     if value is None:
         return f"{name.replace('_', ' ')} unknown"
