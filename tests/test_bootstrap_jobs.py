@@ -312,6 +312,11 @@ def test_what_can_wait_does_not_let_a_held_wal_grow(tmp_path: Path) -> None:
     app.close()
 
 
+def ticked(folder: Path, *, since_s: float) -> bool:
+    """Say whether a scheduler has completed a look since an instant: it then hears SIGTERM."""
+    return any(path.stat().st_mtime > since_s for path in folder.rglob("heartbeat"))
+
+
 def killed_while_it_works_up(folder: Path, *, n_kills: int, days: int) -> None:
     """Kill a real scheduler at random moments of its first hour; then let it finish."""
     truth = walks(2, days=days, seed=4, now_ms=time.time_ns() // 1_000_000)
@@ -334,7 +339,10 @@ def killed_while_it_works_up(folder: Path, *, n_kills: int, days: int) -> None:
                 [*command, "--config", str(config)], stdout=subprocess.DEVNULL, stderr=log
             )
             deadline = time.monotonic() + (rng.uniform(1.5, 6.0) if number < n_kills else 240)
-            while time.monotonic() < deadline and not finished(config, path):
+            last, begun_s = number == n_kills, time.time()
+            while time.monotonic() < deadline and not (
+                finished(config, path) and (not last or ticked(folder, since_s=begun_s))
+            ):
                 time.sleep(0.1)
             assert child.poll() is None
             child.send_signal(signal.SIGKILL if number < n_kills else signal.SIGTERM)
