@@ -362,4 +362,4 @@ def test_drift_in_the_prices_is_found_in_a_pair_never_trained_on(
     part = json.loads(run(tmp_path, data, capsys, *options))["frozen"]["unseen"]
     assert part["edge_after_costs"]
     assert part["auc_over_mart"][1] > 0
-    assert part["lift_30"]["model"]["over_mart"][1] > 0
+    assert part["lift_30"]["model"]["net_r"][1] > 0
