@@ -91,20 +91,22 @@ class Judge:
         """Return the verdict on each candidate."""
         groups: dict[str, list[int]] = defaultdict(list)
         speakers: dict[str, Bundle] = {}
-        out = [
-            verdict(Facts.of(one), None, config=self.app.config, bundle=None, certificates={})
-            for one in candidates
-        ]
+        out: dict[int, Verdict] = {}
         for i, candidate in enumerate(candidates):
             speaker = self.speaker(candidate.decided_ms)
-            if speaker is not None:
+            if speaker is None:
+                out[i] = self._unscored(candidate)
+            else:
                 speakers[speaker.id] = speaker
                 groups[speaker.id].append(i)
         for name, rows in groups.items():
             said = self._said(speakers[name], [candidates[i] for i in rows])
-            for i, one in zip(rows, said, strict=True):
-                out[i] = one
-        return out
+            out.update(zip(rows, said, strict=True))
+        return [out[i] for i in range(len(candidates))]
+
+    def _unscored(self, candidate: Candidate) -> Verdict:
+        facts, config = Facts.of(candidate), self.app.config
+        return verdict(facts, None, config=config, bundle=None, certificates={})
 
     def _said(self, bundle: Bundle, candidates: Sequence[Candidate]) -> list[Verdict]:
         config = self._config_under(bundle)

@@ -22,6 +22,7 @@ from core.store.signals import strategy_settings_of
 from core.timeframe import DAY_MS, tf_ms
 from core.views.columns import numbers
 from core.views.reading import reading
+from core.views.results import trades_of
 from core.views.state import market_now, newest_strategy
 
 WINDOW_DAYS = 365
@@ -65,7 +66,7 @@ def meter(path: Path, *, strategy: str | None = None) -> Meter:
     if scored:
         rows = rows[rows["is_scored"]]
     rng = np.random.default_rng(SEED)
-    found = performance.metrics(_trades(rows), rng) if len(rows) else None
+    found = performance.metrics(trades_of(rows), rng) if len(rows) else None
     return Meter(metrics=found, scored=scored, proof=said or proof_text(found), basis=basis)
 
 
@@ -118,19 +119,7 @@ def _passed(db: Database, strategy: str, *, now_ms: int) -> pd.DataFrame:
     execution = (strategy_settings_of(db, strategy) or {}).get("execution", {})
     hold_ms = int(execution.get("max_hold_candles", 0)) * words["timeframe"].map(tf_ms)
     known = matures_ms(rows["valid_until_ms"].to_numpy(np.int64), np.asarray(hold_ms, np.int64))
-    return rows.assign(is_scored=rows["ml_p"].notna())[known <= now_ms]
-
-
-def _trades(rows: pd.DataFrame) -> performance.Trades:
-    return performance.Trades(
-        r=rows["r_multiple"].to_numpy(np.float64),
-        gross_r=rows["gross_r"].to_numpy(np.float64),
-        p_mart=rows["p_mart"].to_numpy(np.float64),
-        decided_ms=rows["decided_ms"].to_numpy(np.int64),
-        closed_ms=rows["closed_ts_ms"].to_numpy(np.int64),
-        symbol=rows["symbol"].to_numpy(),
-        ambiguous=np.zeros(len(rows), bool),
-    )
+    return rows.assign(is_scored=rows["ml_p"].notna(), ambiguous=False)[known <= now_ms]
 
 
 def _monitored(db: Database, strategy: str) -> str:
