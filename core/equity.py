@@ -33,12 +33,6 @@ def underwater(total: Floats) -> Floats:
     return np.minimum(total - np.maximum.accumulate(np.maximum(total, 0.0)), 0.0)
 
 
-def max_drawdown(closed_ms: Ints, r: Floats) -> float:
-    """Return the deepest fall of closed equity from its highest point, in R, >= 0."""
-    under = equity_curve(closed_ms, r)[2]
-    return -float(under.min()) + 0.0 if len(under) else NAN
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Positions:
     """Filled trades as parallel arrays of shape (n,), in any order.

@@ -16,7 +16,6 @@ WAYS = {
     "frozen": "Frozen: one model and calibrator of before the report, nothing refitted",
     "as_run": "As run: refitted each month on what had matured",
 }
-_SHARES = (0.1, 0.2, 0.3, 0.5)
 _NOTE = (
     "Intervals are 90 %, from runs of whole weeks (win-rates: Wilson on the effective n). Shares"
     " are cut inside half-years over all candidates, filled or not, by expected value; only then"

@@ -273,11 +273,6 @@ class Outcome:
     mfe_r: float | None
     mae_r: float | None
 
-    @property
-    def is_win(self) -> bool | None:
-        """The label: net result above 0; None while there is no result."""
-        return None if self.pnl_pct is None else self.pnl_pct > 0
-
 
 def outcome(order: Any, state: Any) -> Outcome:
     """Return the outcome of one order so far; rows or arrays of one row."""

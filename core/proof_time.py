@@ -37,16 +37,6 @@ class ProofTime:
     weeks_more_lo: float
     weeks_more_hi: float
 
-    @property
-    def trades_per_week(self) -> float:
-        """The present pace."""
-        return self.n / self.n_weeks
-
-    @property
-    def n_eff_per_week(self) -> float:
-        """The present pace in independent trades."""
-        return self.n_eff / self.n_weeks
-
 
 def proof_time(
     r: Floats, decided_ms: Ints, closed_ms: Ints, symbol: Ints, *, until_ms: int

@@ -38,7 +38,6 @@ def test_the_estimate_is_as_worked_by_hand() -> None:
     assert (est.mean_r, est.error_r) == pytest.approx((0.1, 0.129099), abs=1e-6)
     assert est.weeks_more == pytest.approx(104.21, abs=0.05)
     assert 0 < est.weeks_more_lo < est.weeks_more < est.weeks_more_hi
-    assert (est.trades_per_week, est.n_eff_per_week) == pytest.approx((1.0, 1.0))
 
 
 def test_losses_wait_for_their_refutation_as_gains_for_their_proof() -> None:
@@ -91,7 +90,7 @@ def test_empty_weeks_are_part_of_the_pace_and_the_present_week_is_not() -> None:
     assert (est.n, est.n_weeks) == (15, 20)
     quiet = found([0.6, -0.4, 0.1] * 5, n_weeks=30)
     assert quiet is not None
-    assert (quiet.n, quiet.n_weeks, quiet.trades_per_week) == (15, 30, 0.5)
+    assert (quiet.n, quiet.n_weeks) == (15, 30)
     r = np.array([0.6, -0.4] * 6)
     short = found(r, n_weeks=11)
     assert short is not None

@@ -29,12 +29,6 @@ def states_of(db: Database, strategy: str) -> list[StateRow]:
     return [_row(row) for row in db.rows(f"{_COLUMNS} ORDER BY id", (strategy,))]
 
 
-def state_in_force(db: Database, strategy: str, *, decided_ms: int) -> StateRow | None:
-    """Return the state that holds for a decision: the last one set before it, or None."""
-    found = db.rows(f"{_COLUMNS} AND at_ms < ? ORDER BY id DESC LIMIT 1", (strategy, decided_ms))
-    return _row(found[0]) if found else None
-
-
 def current_state(db: Database, strategy: str) -> StateRow | None:
     """Return the newest state of a strategy, or None before the first."""
     found = db.rows(f"{_COLUMNS} ORDER BY id DESC LIMIT 1", (strategy,))
