@@ -121,8 +121,9 @@ def _found(
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist;", remedy="name a candle file or a folder")
-        inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-        files = {file for p in inside if (file := series_of(p)) is not None}
+        inside = path.rglob("*") if path.is_dir() else [path]
+        # a pipe would be waited for
+        files = {file for p in inside if p.is_file() and (file := series_of(p)) is not None}
         if not files:
             raise DataError(
                 f"{path} holds no candle file;",
