@@ -184,6 +184,11 @@ def _one_line(error: Exception) -> str:
 
     known = isinstance(error, TraderError)
     said = str(error) if known else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        said = (
+            f"{error.filename[:200]} cannot be used: {error.strerror}; check the path, its rights"
+        )
+        known = True
     hint = "" if known else "; see it whole with --log-level debug"
     return hide(" ".join(said.split()), ()) + hint
 

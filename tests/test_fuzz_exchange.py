@@ -291,7 +291,7 @@ def test_many_odd_values_of_any_client_are_read_by_the_law_or_refused(method: st
 def test_a_price_of_a_billion_decimal_places_is_refused_at_once(
     server: BentServer, exchange: CcxtExchange, places: int | str
 ) -> None:
-    """ccxt would write them all; and the record that is there stays."""
+    """They would all be written; and the record that is there stays."""
     before = exchange.markets((SPOT,))
     record = json.loads(BitgetServer.reply(server, "/api/v2/spot/public/symbols", {})[1])
     record["data"][0]["pricePrecision"] = places

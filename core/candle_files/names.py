@@ -129,8 +129,19 @@ def _found(
                 f"{path} holds no candle file;",
                 remedy="names are like BTC_USDT-1m-2024.parquet (spot) or FIL_USDT_USDT-1m.csv",
             )
+        for file in files:
+            _want_text(file.path.name)
         found |= files
     return sorted(found)
+
+
+def _want_text(name: str) -> None:
+    """Raise DataError for a name that is no text: the database keeps where candles come from."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode(errors="backslashreplace").decode()
+        raise DataError(f"{shown}: its name is no text;", remedy="rename it") from error
 
 
 def _series_of(path: Path, market: str | None) -> CandleFile | None:

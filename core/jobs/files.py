@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,11 @@ def import_files(
 def import_paths(app: App, paths: Sequence[Path], **named: Any) -> list[dict[str, Any]]:
     """Store the candles and the funding rates of some files and folders; a row per file.
 
-    A funding file that cannot be used keeps the candles out too. The arguments are those of `import_files`. Raises DataError for a path that holds neither.
+    A funding file that cannot be used keeps the candles out too. The arguments are those of
+    `import_files`. Raises DataError for a path that holds neither.
     """
     funding = {path: funding_files.find([path]) for path in paths}
-    for file, _ in sum(funding.values(), []):
+    for file, _ in chain.from_iterable(funding.values()):
         funding_files.read(file)
     with_candles = [p for p in paths if not funding[p] or _holds_candles(p, named.get("market"))]
     rows = import_files(app, with_candles, **named) if with_candles else []
