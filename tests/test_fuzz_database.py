@@ -238,7 +238,7 @@ ODD_MEMBERS = (
     *("../up", "/tmp/up", "models/../../up", "a/./../../up", "config.yaml/x", "..\\up", "./../up"),
     *("models/" + "x" * 300, "models", "models/a\x00b"),
 )
-ODD_PLACES = (
+ODD_PLACES: tuple[Any, ...] = (
     *("../up", "/tmp/up.db", "", ".", "config.yaml", "config.yaml/x", "ohlcv.db", "models"),
     *(None, 5, [], {"a": 1}, "x" * 5000, "a\x00b", "a\\b", "models/CURRENT"),
 )

@@ -83,7 +83,7 @@ def exchange(server: BentServer) -> Iterator[CcxtExchange]:
 
 def want_bars(found: Candles) -> None:
     """All of a window's bars are lawful."""
-    rows = np.column_stack(found.columns())
+    rows = np.column_stack(found.columns()).astype(np.float64)
     assert lawful(rows, timeframe="1m", **WINDOW)[1] == {}
 
 

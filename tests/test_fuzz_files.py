@@ -300,7 +300,7 @@ def test_folders_that_turn_in_circles_and_odd_names_end(app: App, tmp_path: Path
     Path(os.fsdecode(odd)).write_bytes(WHOLE["BTC_USDT-1m.csv"])
     (root / "BTC_USDT-1m.csv").write_bytes(WHOLE["BTC_USDT-1m.csv"])
     assert refused(lambda: files.import_paths(app, [tmp_path])) == ""
-    assert "self" in refused(lambda: files.import_paths(app, [tmp_path / "self"]), OSError)
+    assert "self" in refused(lambda: files.import_paths(app, [tmp_path / "self"]))
 
 
 @pytest.mark.parametrize("name", [b"candles\xff-1m.csv", b"candles-\xed\xa0\x80-1m.parquet"])
