@@ -94,14 +94,16 @@ def setup_logging(level: str) -> None:
 def app(args: argparse.Namespace) -> Iterator[App]:
     """Open what a command works with, and release it whatever happens."""
     from core.app import open_app
+    from core.store.db import explained
 
     setup_logging(args.log_level)
     opened = open_app(args.config.resolve())
     logging.getLogger().handlers[0].addFilter(_secrets_of(opened))
-    try:
-        yield opened
-    finally:
-        opened.close()
+    with explained(opened.db.path):
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 def restored(args: argparse.Namespace) -> dict[str, Any]:
@@ -140,12 +142,13 @@ def reader(args: argparse.Namespace) -> Iterator[tuple[Config, Database]]:
     """Open the database read-only, for commands that only look."""
     from core.app import database_path
     from core.config_file import load_config
-    from core.store.db import open_current
+    from core.store.db import explained, open_current
 
     setup_logging(args.log_level)
     path = args.config.resolve()
     config = load_config(path)
-    with open_current(database_path(config, path.parent)) as db:
+    place = database_path(config, path.parent)
+    with explained(place), open_current(place) as db:
         yield config, db
 
 
@@ -181,6 +184,11 @@ def _one_line(error: Exception) -> str:
 
     known = isinstance(error, TraderError)
     said = str(error) if known else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        said = (
+            f"{error.filename[:200]} cannot be used: {error.strerror}; check the path, its rights"
+        )
+        known = True
     hint = "" if known else "; see it whole with --log-level debug"
     return hide(" ".join(said.split()), ()) + hint
 

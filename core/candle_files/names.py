@@ -121,15 +121,27 @@ def _found(
     for path in paths:
         if not path.exists():
             raise DataError(f"{path} does not exist;", remedy="name a candle file or a folder")
-        inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-        files = {file for p in inside if (file := series_of(p)) is not None}
+        inside = path.rglob("*") if path.is_dir() else [path]
+        # a pipe would be waited for
+        files = {file for p in inside if p.is_file() and (file := series_of(p)) is not None}
         if not files:
             raise DataError(
                 f"{path} holds no candle file;",
                 remedy="names are like BTC_USDT-1m-2024.parquet (spot) or FIL_USDT_USDT-1m.csv",
             )
+        for file in files:
+            _want_text(file.path.name)
         found |= files
     return sorted(found)
+
+
+def _want_text(name: str) -> None:
+    """Raise DataError for a name that is no text: the database keeps where candles come from."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode(errors="backslashreplace").decode()
+        raise DataError(f"{shown}: its name is no text;", remedy="rename it") from error
 
 
 def _series_of(path: Path, market: str | None) -> CandleFile | None:

@@ -16,7 +16,8 @@ COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")
 SYMBOL = "symbol"
 ORIGIN_KEY = b"exchange"  # in a Parquet file's own metadata: where its candles were traded
 CHUNK_ROWS = 65_536
-# RuntimeError and NotImplementedError are zipfile's, for a password or a method it lacks
+# RuntimeError and NotImplementedError are zipfile's, for a password or a method it lacks;
+# UnicodeError is pyarrow's, for a name of a column that is no text
 UNREADABLE = (
     pa.ArrowException,
     OSError,
@@ -24,16 +25,23 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
     RuntimeError,
+    UnicodeError,
 )
 
 
 def want_columns(wanted: Sequence[str], names: Sequence[str], path: Path) -> None:
-    """Raise DataError unless the wanted columns are there."""
+    """Raise DataError unless the wanted columns are there, each once."""
     absent = [name for name in wanted if name not in names]
     if absent == [SYMBOL]:
         raise DataError(
             f"{path}: its name says no pair, and it lacks the column {SYMBOL};",
             remedy="name it like BTC_USDT-1m-2024.csv (spot) or BTC_USDT_USDT-1m.csv (perpetual)",
+        )
+    twice = [name for name in wanted if names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"{path} has the column {twice[0]} {names.count(twice[0])} times;",
+            remedy="keep the one that is meant",
         )
     if absent:
         shown = ", ".join(names)[:200] or "none"

@@ -29,6 +29,7 @@ _SETTLED_MS = 10 * MINUTE_MS  # what is missing longer than this is asked for tw
 _LEAST_PAGE = 50  # a page shorter than this says nothing about what the exchange allows
 _RELIST_MS = 5 * MINUTE_MS  # while a symbol is not listed, the list is asked for so often
 _MOST_LANES = 16
+_THIS_AGE_MS = (1_230_768_000_000, 4_102_444_800_000)  # 2009 to 2100: all else is no time in ms
 _LONGEST_REPLY_S = 0.8  # replies as slow as this still leave no slot unused
 
 
@@ -129,14 +130,19 @@ class CcxtExchange:
     def server_time_ms(self) -> int:
         """Return the exchange's own time, UTC ms.
 
-        Raises ExchangeError where an exchange does not tell its time: without it no candle could
-        be known to be final.
+        Raises ExchangeError where an exchange does not tell its time, or one of another age:
+        without it no candle could be known to be final.
         """
         if not self._client.has.get("fetchTime"):
             raise ExchangeError(
                 f"{self.id} does not tell its time;", remedy="choose another exchange.id"
             )
-        now_ms = int(self._call("server time", lambda client: client.fetch_time()))
+        now_ms: int = self._call("server time", lambda client: int(client.fetch_time()))
+        if not _THIS_AGE_MS[0] <= now_ms < _THIS_AGE_MS[1]:
+            raise ExchangeError(
+                f"{self.id} says its time is {str(now_ms)[:20]} ms since 1970;",
+                remedy="wait and retry",
+            )
         self._offset_ms = now_ms - _wall_ms()
         return now_ms
 
@@ -275,11 +281,13 @@ class CcxtExchange:
         """
         step_ms = tf_ms(timeframe)
         limit = (end_ms - start_ms + step_ms - 1) // step_ms + OVERLAP_BARS
-        rows = self._call(
-            f"{timeframe} candles of {symbol}",
-            lambda client: client.fetch_ohlcv(symbol, timeframe, start_ms - step_ms, limit),
-        )
-        return lawful(rows, timeframe=timeframe, start_ms=start_ms, end_ms=end_ms)[0]
+
+        def request(client: Any) -> Candles:
+            rows = client.fetch_ohlcv(symbol, timeframe, start_ms - step_ms, limit)
+            return lawful(rows, timeframe=timeframe, start_ms=start_ms, end_ms=end_ms)[0]
+
+        found: Candles = self._call(f"{timeframe} candles of {symbol}", request)
+        return found
 
     def _observed_tick(self, symbol: str) -> float:
         """Return the finest price step of the last hours, for want of a fixed one."""

@@ -6,6 +6,7 @@ and words the errors; all may raise ExchangeError.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,34 +18,39 @@ Call = Callable[[str, Callable[[Any], Any]], Any]  # what it is, and the request
 
 _PAGE = 100
 _PAGES = 400
+_PAGES_FORWARD = 4000  # an exchange whose every page is a little further on would never end
 _NUMBERED = ("bitget",)  # funding by numbered pages, newest first; elsewhere forward from `since`
+_MAX_FEE_FRAC = 0.1  # no exchange takes a tenth: such a record is damaged
 _LONGEST_MS = 8 * HOUR_MS  # between two settlements
 
 
 def market_records(
     client: Any, symbols: tuple[str, ...], *, observed_tick: Callable[[str], float]
 ) -> dict[str, Market]:
-    """Return the records of the spot and swap symbols that are listed; the others are absent."""
+    """Return the records of the spot and swap symbols that are listed; the others are absent.
+
+    A number that cannot be counted with, a fee of 300 %, is taken for one that is not stated.
+    """
     found = {symbol: client.markets.get(symbol) for symbol in symbols}
     return {
-        symbol: _market(client, record, observed_tick)
+        symbol: _market(client, symbol, record, observed_tick)
         for symbol, record in found.items()
-        if record is not None and (record.get("spot") or record.get("swap"))
+        if isinstance(record, dict) and (record.get("spot") or record.get("swap"))
     }
 
 
-def _market(client: Any, record: dict[str, Any], observed_tick: Callable[[str], float]) -> Market:
-    limits = record.get("limits") or {}
-    precision = record.get("precision") or {}
-    tick = _step(precision.get("price"), client.precisionMode)
+def _market(
+    client: Any, symbol: str, record: dict[str, Any], observed_tick: Callable[[str], float]
+) -> Market:
+    tick = _step(_inside(record, "precision", "price"), client.precisionMode)
     return Market(
-        symbol=record["symbol"],
+        symbol=symbol,
         kind="spot" if record.get("spot") else "swap",
-        tick=tick or observed_tick(record["symbol"]),
-        step=_step(precision.get("amount"), client.precisionMode),
-        min_qty=_minimum(limits, "amount"),
-        min_cost_usd=_minimum(limits, "cost"),
-        contract_size=float(record.get("contractSize") or 1.0),
+        tick=tick or observed_tick(symbol),
+        step=_step(_inside(record, "precision", "amount"), client.precisionMode),
+        min_qty=_stated(_inside(record, "limits", "amount", "min")) or 0.0,
+        min_cost_usd=_stated(_inside(record, "limits", "cost", "min")) or 0.0,
+        contract_size=_stated(record.get("contractSize")) or 1.0,
         active=record.get("active") is not False,
         fallback=not tick,
         **_fees(record),
@@ -94,7 +100,9 @@ def _forward(
     """Read from the start on; an exchange that ignores `since` gives its newest page alone."""
     rows: list[dict[str, Any]] = []
     cursor_ms = start_ms
-    while cursor_ms < end_ms:
+    for _ in range(_PAGES_FORWARD):
+        if cursor_ms >= end_ms:
+            break
         page = _page(call, symbol, cursor_ms, {})
         newest_ms = max((row["timestamp"] for row in page), default=cursor_ms - 1)
         if newest_ms < cursor_ms:
@@ -107,11 +115,12 @@ def _forward(
 def _page(
     call: Call, symbol: str, since_ms: int | None, params: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    page = call(
-        f"funding of {symbol}",
-        lambda client: client.fetch_funding_rate_history(symbol, since_ms, _PAGE, params),
-    )
-    return [row for row in page if row.get("timestamp") is not None]
+    def request(client: Any) -> list[dict[str, Any]]:
+        page = client.fetch_funding_rate_history(symbol, since_ms, _PAGE, params)
+        return [row for row in page if isinstance(row.get("timestamp"), int)]
+
+    found: list[dict[str, Any]] = call(f"funding of {symbol}", request)
+    return found
 
 
 def offers_open_interest(client: Any, symbol: str) -> bool:
@@ -124,26 +133,45 @@ def open_interest_qty(client: Any, call: Call, symbol: str) -> float | None:
 
     ccxt counts in contracts where a contract is not one unit of the base.
     """
-    answer = call(f"open interest of {symbol}", lambda client: client.fetch_open_interest(symbol))
-    amount = answer.get("openInterestAmount")
-    size = float(client.markets[symbol].get("contractSize") or 1.0)
-    return float(amount) * size if amount is not None else None
+    amount = call(
+        f"open interest of {symbol}",
+        lambda client: client.fetch_open_interest(symbol).get("openInterestAmount"),
+    )
+    qty = _stated(amount)
+    size = _stated(_inside(client.markets, symbol, "contractSize")) or 1.0
+    return None if qty is None else qty * size
 
 
-def _step(precision: float | int | None, mode: int) -> float:
+def _step(precision: Any, mode: int) -> float:
     """Return the step a ccxt precision means, 0.0 where it means none: significant digits."""
     import ccxt
 
-    if precision is None or mode == ccxt.SIGNIFICANT_DIGITS:
+    stated = _stated(precision)
+    if stated is None or mode == ccxt.SIGNIFICANT_DIGITS:
         return 0.0
-    return float(f"1e-{int(precision)}") if mode == ccxt.DECIMAL_PLACES else float(precision)
+    return float(f"1e-{int(stated)}") if mode == ccxt.DECIMAL_PLACES else stated
 
 
-def _minimum(limits: dict[str, Any], of: str) -> float:
-    return float((limits.get(of) or {}).get("min") or 0.0)
+def _inside(record: Any, *names: str) -> Any:
+    """Return what lies at the end of some names, None where one of them is not there."""
+    for name in names:
+        record = record.get(name) if isinstance(record, dict) else None
+    return record
 
 
 def _fees(record: dict[str, Any]) -> dict[str, float]:
     """Return the fees a record states; the rest keeps Market's defaults."""
-    stated = {f"{leg}_frac": record.get(leg) for leg in ("maker", "taker")}
-    return {name: float(value) for name, value in stated.items() if value is not None}
+    stated = {
+        f"{leg}_frac": _stated(record.get(leg), low=-_MAX_FEE_FRAC, high=_MAX_FEE_FRAC)
+        for leg in ("maker", "taker")
+    }
+    return {name: value for name, value in stated.items() if value is not None}
+
+
+def _stated(value: Any, *, low: float = 0.0, high: float = math.inf) -> float | None:
+    """Return a number in [low, high), or None."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if low <= number < high else None

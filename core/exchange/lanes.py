@@ -22,8 +22,12 @@ BACKOFF_CAP_S = 8.0
 PACE_SLACK = 1.04  # what leaves evenly arrives unevenly: 4 % slower keeps every second's count
 _LONGEST_ANSWER_TIMEOUTS = 2.0  # an answer may trickle this many time-outs in all
 _LONGEST_CALL_S = 30.0  # no further try is begun after it: an exchange may be slow at each
+_MOST_DECIMALS = 100
 _CHUNK_BYTES = 65_536
-_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)
+_UNREADABLE = (
+    *(LookupError, TypeError, ValueError, AttributeError),
+    *(ArithmeticError, RecursionError),  # of numbers without end, of lists in lists in lists
+)
 
 
 class Pace(Protocol):
@@ -196,6 +200,7 @@ class Lanes:
         whole.trust_env = client.session.trust_env
         client.session = whole
         client.fetch = _checked(client, self._pacer)
+        client.parse_precision = _bounded(client.parse_precision)
         with self._lock:
             self._clients.append(client)
         return client
@@ -290,6 +295,20 @@ def _checked(client: Any, pacer: Pace) -> Callable[..., Any]:
         return answer
 
     return fetch
+
+
+def _bounded(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return ccxt's `parse_precision` for whole numbers that are decimal places.
+
+    It writes as many zeros as it is told to: 2147483648 of them took three minutes.
+    """
+
+    def parsed(precision: Any) -> Any:
+        if precision is not None and abs(int(precision)) > _MOST_DECIMALS:
+            raise ValueError(f"{str(precision)[:20]} decimal places")
+        return parse(precision)
+
+    return parsed
 
 
 def _said(error: Exception) -> str:

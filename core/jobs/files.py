@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core import candle_files, funding_files
-from core.app import App
+from core.app import App, wall_ms
 from core.candle_files import CandleFile
 from core.candle_law import ALL_TIME_MS
 from core.domain import Progress, Series, no_progress
@@ -25,7 +27,7 @@ from core.store import candles as store
 from core.store import gaps as gap_store
 from core.store import sources as source_store
 from core.store.sources import Mark
-from core.timeframe import MINUTE_MS, tf_ms
+from core.timeframe import DAY_MS, MINUTE_MS, tf_ms
 
 __all__ = ["export_files", "finish_import", "import_files"]
 
@@ -118,9 +120,12 @@ def import_files(
 def import_paths(app: App, paths: Sequence[Path], **named: Any) -> list[dict[str, Any]]:
     """Store the candles and the funding rates of some files and folders; a row per file.
 
-    The arguments are those of `import_files`. Raises DataError for a path that holds neither.
+    A funding file that cannot be used keeps the candles out too. The arguments are those of
+    `import_files`. Raises DataError for a path that holds neither.
     """
     funding = {path: funding_files.find([path]) for path in paths}
+    for file, _ in chain.from_iterable(funding.values()):
+        funding_files.read(file)
     with_candles = [p for p in paths if not funding[p] or _holds_candles(p, named.get("market"))]
     rows = import_files(app, with_candles, **named) if with_candles else []
     return rows + import_funding(app, [path for path in paths if funding[path]])
@@ -159,6 +164,7 @@ def _check(file: CandleFile, window: Window) -> Found:
         )
     for tally in found.values():
         _want_grid(file, tally)
+        _want_past(file, tally)
     return found
 
 
@@ -175,6 +181,16 @@ def _want_grid(file: CandleFile, tally: _Tally) -> None:
             f"{file.path}: its bars are {tally.apart_ms // MINUTE_MS} minutes apart, its name says"
             f" {file.timeframe};",
             remedy=remedy,
+        )
+
+
+def _want_past(file: CandleFile, tally: _Tally) -> None:
+    """Raise DataError for bars still to come: what is up to there would never be asked for."""
+    if tally.last_ms is not None and tally.last_ms > wall_ms() + DAY_MS:
+        day = datetime.fromtimestamp(tally.last_ms / 1000, UTC).date()
+        raise DataError(
+            f"{file.path}: its last bar opens on {day}, which is still to come;",
+            remedy="remove the row, or set this machine's clock",
         )
 
 

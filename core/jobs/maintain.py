@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,12 @@ def want_whole(path: Path) -> None:
         raise StoreError(f"backup {path} is damaged: {said};", remedy="check the disk")
 
 
+def unused(path: Path) -> Path:
+    """Return a name where nothing lies: the path itself, or with the next number."""
+    names = (path.with_name(f"{path.name}-{n}") for n in count(2))
+    return next(name for name in chain([path], names) if not name.exists())
+
+
 def restore(path: Path, target: Path) -> dict[str, Any]:
     """Put a backup in place of the database, which is kept beside it; nobody may hold either.
 
@@ -120,7 +127,7 @@ def restore(path: Path, target: Path) -> dict[str, Any]:
     with open_reader(path) as source:
         source.backup_to(partial)
     want_whole(partial)
-    aside = target.with_name(f"{target.name}.before-restore")
+    aside = unused(target.with_name(f"{target.name}.before-restore"))
     for suffix in ("", "-wal", "-shm"):
         old = target.with_name(target.name + suffix)
         if old.exists():

@@ -208,14 +208,14 @@ def backfill_funding(
 def import_funding(app: App, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Store the settlements of files `NAME-funding.parquet` among files and folders.
 
-    What the exchange itself said stays as it is. Repeating it changes nothing. Returns a row per
-    file, as `files.import_files` does.
+    All files are read before the first is stored. What the exchange itself said stays as it is.
+    Repeating it changes nothing. Returns a row per file, as `files.import_files` does.
     """
     from core import funding_files  # with it comes pyarrow: 25 MB that the scheduler can do without
 
     report = []
-    for path, symbol in funding_files.find(paths):
-        rates, n_refused = funding_files.read(path)
+    found = [(path, symbol, funding_files.read(path)) for path, symbol in funding_files.find(paths)]
+    for path, symbol, (rates, n_refused) in found:
         with app.db.write():
             n_new = store_funding(app.db, app.config.exchange.id, symbol, rates, replace=False)
         report.append(

@@ -8,6 +8,7 @@ import json
 import tarfile
 import tempfile
 from datetime import UTC, datetime
+from itertools import permutations
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -16,7 +17,7 @@ import yaml
 from core.app import App
 from core.config_edit import with_values
 from core.errors import StoreError
-from core.jobs.maintain import want_whole
+from core.jobs.maintain import unused, want_whole
 from core.notify.redaction import CREDENTIALS, hide, secrets_of
 from core.store.db import WriterLock
 
@@ -24,6 +25,7 @@ VERSION = 1
 MANIFEST, CONFIG, DATABASE, MODELS = "manifest.json", "config.yaml", "database.db", "models"
 _CHUNK = 1 << 20
 _MANIFEST_MAX = 16 << 20
+_NAME_MAX = 200
 
 
 def pack(app: App, target: Path, *, now_wall_ms: int) -> dict[str, Any]:
@@ -77,13 +79,16 @@ def unpack(source: Path, root: Path, *, force: bool, now_wall_ms: int) -> dict[s
     try:
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=root) as folder:
             staged = Path(folder)
-            _extract(source, staged)
+            try:
+                _extract(source, staged)
+                (staged / MODELS).mkdir(exist_ok=True)
+            except (tarfile.TarError, OSError, ValueError) as error:
+                raise _damaged(source, str(error)) from error
             want_whole(staged / DATABASE)
             stamp = datetime.fromtimestamp(now_wall_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
-            aside = root / f"before-unpack-{stamp}"
+            aside = unused(root / f"before-unpack-{stamp}")
             for place in present:
                 _set_aside(place, root, aside)
-            (staged / MODELS).mkdir(exist_ok=True)
             for name, place in places.items():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 if name == MODELS and place.exists():
@@ -109,15 +114,21 @@ def verified(source: Path) -> dict[str, Any]:
         raise StoreError(
             f"{source} does not exist;", remedy="give its place with --file"
         ) from error
-    except (tarfile.TarError, OSError, ValueError) as error:
+    except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
         raise _damaged(source, str(error)) from error
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         raise StoreError(f"{source} is of another version;", remedy="update the program")
     if found != manifest.get("files") or not {CONFIG, DATABASE} <= found.keys():
         raise _damaged(source, f"{_differing(found, manifest.get('files'))} is not what was packed")
-    for name in ("db_path", "models_dir"):
-        _safe(manifest.get(name, ""))
+    _want_apart([CONFIG, *(_safe(manifest.get(name, "")) for name in ("db_path", "models_dir"))])
     return manifest
+
+
+def _want_apart(names: list[str]) -> None:
+    """Raise StoreError for two things in one place, or one inside of another."""
+    for name, other in permutations(map(PurePosixPath, names), 2):
+        if name.is_relative_to(other):
+            raise StoreError(f"{name} and {other} are one place;", remedy="pack it again")
 
 
 def _differing(found: dict[str, Any], wanted: Any) -> str:
@@ -157,7 +168,8 @@ def _inside(root: Path, path: Path) -> str:
 def _safe(name: Any) -> str:
     """Return a path that stays inside of where it is put. Raises StoreError."""
     path = PurePosixPath(str(name))
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in str(name):
+    is_odd = "\\" in str(name) or "\0" in str(name) or len(str(name)) > _NAME_MAX
+    if path.is_absolute() or ".." in path.parts or not path.parts or is_odd:
         raise StoreError(f"{str(name)[:80]!r} leads out of the folder;", remedy="do not unpack it")
     return str(path)
 

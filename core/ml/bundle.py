@@ -20,10 +20,14 @@ from core.expected_value import Prospect, extra_costs_r, p_interval
 from core.gating import Certificate
 from core.ml import model
 from core.ml.calibration import Calibration
+from core.ml.calibrators import finite
 from core.ml.folder import as_json, read_folder, read_pointer, replace_bytes, write_folder
 from core.reasons import strongest
 from core.splits import EMBARGO_MS
 
+_NONSENSE = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
+_LIMITS = {"ev": (-50.0, 50.0), "p": (0.0, 1.0)}  # as in the settings, where they come to stand
+_YEAR_9999_MS = 253_402_300_799_000
 MODEL, CALIBRATOR, THRESHOLDS = "model.ubj", "calibrator.json", "thresholds.json"
 
 
@@ -181,7 +185,8 @@ def load_bundle(models_dir: Path, name: str, *, strategy: str) -> Bundle:
     files, manifest = read_folder(models_dir, name)
     if manifest.get("strategy_id") != strategy:
         raise ModelError(
-            f"bundle {name} serves strategy {manifest.get('strategy_id')}, not {strategy};",
+            f"bundle {name} serves strategy {str(manifest.get('strategy_id'))[:40]}, not"
+            f" {strategy};",
             remedy="run: python maintenance.py weekly",
         )
     made_for = manifest.get("features")
@@ -195,17 +200,20 @@ def load_bundle(models_dir: Path, name: str, *, strategy: str) -> Bundle:
         calibration = Calibration.of_json(stored) if stored else None
         stages = tuple(
             Stage(
-                cutoff_ms=int(stage["cutoff_ms"]),
+                cutoff_ms=_instant(stage["cutoff_ms"]),
                 raw=files[stage["file"]],
                 calibration=Calibration.of_json(stage),
             )
             for stage in stored.get("stages", ())
         )
+        bands = [_band(band) for band in stored.get("bands", ())]
         thresholds = json.loads(files[THRESHOLDS]) if THRESHOLDS in files else {}
-        data_until_ms = int(manifest["window"]["data_until_ms"])
-    except (KeyError, TypeError, ValueError) as error:
+        _want_limits(thresholds["cells"] if THRESHOLDS in files else {})
+        data_until_ms = _instant(manifest["window"]["data_until_ms"])
+    except _NONSENSE as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ModelError(
-            f"bundle {name}: its calibration is not readable ({error});",
+            f"bundle {name}: its calibration is not readable ({said});",
             remedy="run: python maintenance.py weekly",
         ) from error
     return Bundle(
@@ -216,9 +224,31 @@ def load_bundle(models_dir: Path, name: str, *, strategy: str) -> Bundle:
         booster=model.of_bytes(files[MODEL]),
         calibration=calibration,
         thresholds=thresholds,
-        bands=tuple(stored.get("bands", ())),
+        bands=sorted(bands, key=lambda band: float(band["ev_r_from"])),
         stages=stages,
     )
+
+
+def _instant(value: Any) -> int:
+    return int(finite(value, low=0, high=_YEAR_9999_MS))
+
+
+def _band(band: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the record of a band; what was too thin to be said is None."""
+    numbers = {str(key): None if x is None else finite(x) for key, x in band.items()}
+    if any(numbers[key] is None for key in ("ev_r_from", "n", "n_eff")):
+        raise ValueError("a band without its size")
+    return {**numbers, "n": int(finite(numbers["n"]))}
+
+
+def _want_limits(cells: Mapping[str, Any]) -> None:
+    """Raise ValueError, KeyError, TypeError or AttributeError for limits nobody could keep."""
+    for cell, found in cells.items():
+        low, high = _LIMITS[found["mode"]]
+        if found["value"] is not None:
+            finite(found["value"], low=low, high=high)
+        if " " not in cell or not isinstance(found["certified"], bool):
+            raise ValueError(f"{cell[:40]!r} is no cell with its certificate")
 
 
 def load_current(models_dir: Path, strategy: str) -> Bundle | None:

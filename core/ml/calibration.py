@@ -21,9 +21,11 @@ from core.expected_value import (
     shrunk,
 )
 from core.ml import calibrators
-from core.ml.calibrators import Calibrator
+from core.ml.calibrators import Calibrator, finite
 from core.ml.sample import Sample
 from core.splits import EMBARGO_MS
+
+_MOST = 1e6  # of any payoff, in R: products of more would not stay finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +59,17 @@ class Calibration:
 
     @classmethod
     def of_json(cls, raw: Mapping[str, Any]) -> Calibration:
-        """Return the calibration of stored values."""
+        """Return the calibration of stored values. Raises ValueError, KeyError or TypeError."""
+        if raw["source"] not in ("model", "mart"):
+            raise ValueError(f"no source is called {str(raw['source'])[:40]!r}")
+        numbers = {
+            name: finite(value, low=-_MOST, high=_MOST) for name, value in raw["payoff"].items()
+        }
         return cls(
             calibrator=Calibrator.of_json(raw["calibrator"]),
             source=str(raw["source"]),
-            payoff=Payoff(**{name: float(value) for name, value in raw["payoff"].items()}),
-            n_eff=float(raw["n_eff"]),
+            payoff=Payoff(**numbers),
+            n_eff=finite(raw["n_eff"], low=0.0),
         )
 
 

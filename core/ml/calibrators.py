@@ -60,14 +60,31 @@ class Calibrator:
 
     @classmethod
     def of_json(cls, raw: Mapping[str, Any]) -> Calibrator:
-        """Return the map of stored values."""
-        return cls(
+        """Return the map of stored values. Raises ValueError, KeyError or TypeError for no map."""
+        found = cls(
             kind=str(raw["kind"]),
-            intercept=float(raw["intercept"]),
-            slope=float(raw["slope"]),
-            knots=tuple(float(x) for x in raw["knots"]),
-            heights=tuple(float(y) for y in raw["heights"]),
+            intercept=finite(raw["intercept"]),
+            slope=finite(raw["slope"]),
+            knots=tuple(finite(x) for x in raw["knots"]),
+            heights=tuple(finite(y) for y in raw["heights"]),
         )
+        rises = all(np.all(np.diff(line) >= 0) for line in (found.knots, found.heights))
+        inside = all(0 <= height <= 1 for height in found.heights)
+        if found.kind not in (*KINDS, "isotonic") or found.slope < 0:
+            raise ValueError(f"no calibrator is {found.kind[:40]!r} of slope {found.slope:g}")
+        if len(found.knots) != len(found.heights) or not (rises and inside):
+            raise ValueError("its knots are no line that rises from 0 to 1")
+        return found
+
+
+def finite(value: Any, *, low: float = -np.inf, high: float = np.inf) -> float:
+    """Return a stored number in [low, high]. Raises ValueError or TypeError for another."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{type(value).__name__} is no number")
+    number = float(value)
+    if not (np.isfinite(number) and low <= number <= high):
+        raise ValueError(f"{number!r} is no number of at least {low:g} and at most {high:g}")
+    return number
 
 
 def fit(kind: str, scores: Floats, won: Bools, weight: Floats) -> Calibrator:

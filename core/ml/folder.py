@@ -69,7 +69,7 @@ def remove_folder(models_dir: Path, name: str) -> None:
 def read_folder(models_dir: Path, name: str) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return a bundle's files and manifest. Raises ModelError unless every digest fits."""
     if not _NAME.fullmatch(name):
-        raise ModelError(f"{name!r} is no name of a bundle;", remedy=_REMEDY)
+        raise ModelError(f"{name[:80]!r} is no name of a bundle;", remedy=_REMEDY)
     folder = models_dir / name
     manifest = _read_json(folder / MANIFEST)
     listed = manifest.get("files")
@@ -79,7 +79,9 @@ def read_folder(models_dir: Path, name: str) -> tuple[dict[str, bytes], dict[str
     for file, wanted in listed.items():
         content = _read(folder / Path(file).name)
         if digest(content) != wanted:
-            raise ModelError(f"bundle {name}: {file} does not match its SHA-256;", remedy=_REMEDY)
+            raise ModelError(
+                f"bundle {name}: {file[:80]} does not match its SHA-256;", remedy=_REMEDY
+            )
         files[str(file)] = content
     return files, manifest
 
@@ -118,14 +120,15 @@ def replace_bytes(path: Path, content: bytes) -> None:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror};", remedy=_REMEDY) from error
+    except (OSError, ValueError) as error:  # a name may hold what no file's name can
+        said = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"cannot read {str(path)[:200]}: {said};", remedy=_REMEDY) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is damaged: {error};", remedy=_REMEDY) from error
     if not isinstance(raw, dict):
         raise ModelError(f"{path} is damaged: want a mapping;", remedy=_REMEDY)

@@ -108,12 +108,17 @@ def as_bytes(booster: Any) -> bytes:
 
 
 def of_bytes(raw: bytes) -> Any:
-    """Return the model of stored bytes. Raises ModelError when XGBoost cannot read them."""
+    """Return the model of stored bytes. Raises ModelError when XGBoost cannot read them.
+
+    What is no whole object is not shown to it: it would end the process.
+    """
     xgboost = _xgboost()
     try:
+        if not (raw.startswith(b"{L") and raw.endswith(b"}")):
+            raise xgboost.core.XGBoostError("no whole object of binary JSON")
         booster = xgboost.Booster({"nthread": 1})
         booster.load_model(bytearray(raw))
-    except xgboost.core.XGBoostError as error:
+    except (xgboost.core.XGBoostError, UnicodeError) as error:  # it quotes bytes that are no text
         raise ModelError(
             "model.ubj cannot be read by this XGBoost;", remedy="run: python train_meta.py"
         ) from error

@@ -12,6 +12,7 @@ from core.notify.redaction import hide
 if TYPE_CHECKING:  # 35 ms to load, and most commands send nothing
     import requests
 
+_DAY_S = 86_400.0
 _WRONG_CHAT = ("chat not found", "chat_id is empty", "upgraded to a supergroup", "peer_id_invalid")
 
 
@@ -110,20 +111,26 @@ class BotApi:
         return LaterError(said)
 
 
+def _wait_s(parameters: Any) -> float | None:
+    """Return how long the server wants to be left alone, a day at most; None where it is unsaid."""
+    wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
+    return float(min(wait, _DAY_S)) if isinstance(wait, int | float) and wait >= 0 else None
+
+
 def _answer(response: requests.Response) -> Any:
     """Return the result of an answer, or raise what it means."""
     status = response.status_code
     try:
         answer = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     answer = answer if isinstance(answer, dict) else {}
     if status == 200 and answer.get("ok"):
         return answer.get("result")
-    said = f"{status} {answer.get('description') or response.reason or 'no Bot API answer'}"[:300]
+    why = str(answer.get("description") or response.reason or "no Bot API answer")
+    said = " ".join(f"{status} {why}".split())[:300]
     if status == 429:
-        wait = (answer.get("parameters") or {}).get("retry_after")
-        raise LaterError(said, after_s=float(wait) if isinstance(wait, int | float) else None)
+        raise LaterError(said, after_s=_wait_s(answer.get("parameters")))
     if status in (401, 403, 404) or any(phrase in said.lower() for phrase in _WRONG_CHAT):
         raise ClosedError(said)
     if 400 <= status < 500 and status != 408:

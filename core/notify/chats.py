@@ -35,9 +35,9 @@ def seen_chat(
         left_s = until_s - monotonic()
         updates = _updates(api, wait_s=max(0, min(_POLL_S, int(left_s))))
         for update in reversed(updates):
-            message = update.get("message") or update.get("channel_post") or {}
-            chat = message.get("chat") or {}
-            if "id" in chat:
+            message = update.get("message") or update.get("channel_post")
+            chat = message.get("chat") if isinstance(message, dict) else None
+            if isinstance(chat, dict) and type(chat.get("id")) is int:
                 name = chat.get("title") or chat.get("username") or chat.get("first_name") or ""
                 return Chat(str(chat["id"]), str(name))
         if monotonic() >= until_s:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from core.config import Config
-from core.notify.bot_api import BotApi
+from core.notify.bot_api import BotApi, LaterError
 
 _TEXT_MAX = 200
 _AT_ONCE = 50
+_NUMBERS_END = 1 << 53
 
 
 class Update(NamedTuple):
@@ -40,8 +41,10 @@ class Inbox:
         if self._confirmed:
             payload["offset"] = self._confirmed
         found = self._api.call("getUpdates", payload, longer_s=wait_s)
-        known = [one for one in found or () if isinstance(one, dict) and "update_id" in one]
+        known = [one for one in found if _is_numbered(one)] if isinstance(found, list) else []
         self._confirmed = 0
+        if not known and found != []:  # it could not be confirmed, and would come again at once
+            raise LaterError(f"getUpdates gave no update that has a number: {str(found)[:80]!r}")
         return [self._update(one) for one in known]
 
     def confirm(self, update: Update) -> None:
@@ -49,10 +52,22 @@ class Inbox:
         self._confirmed = update.number + 1
 
     def _update(self, one: dict[str, Any]) -> Update:
-        message = one.get("message") or {}
-        chat_id = str((message.get("chat") or {}).get("id", ""))
-        text = str(message.get("text") or "")[:_TEXT_MAX]
-        return Update(int(one["update_id"]), text, is_foreign=chat_id != self._chat_id)
+        message = _inside(one, "message")
+        chat_id = str(_inside(message, "chat").get("id", ""))
+        text = message.get("text")
+        text = text[:_TEXT_MAX].encode(errors="replace").decode() if isinstance(text, str) else ""
+        return Update(one["update_id"], text, is_foreign=chat_id != self._chat_id)
+
+
+def _is_numbered(one: Any) -> bool:
+    number = one.get("update_id") if isinstance(one, dict) else None
+    return isinstance(number, int) and 0 <= number < _NUMBERS_END
+
+
+def _inside(one: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a part that has parts itself; one that has none is empty."""
+    found = one.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def inbox_of(config: Config) -> Inbox | None:

@@ -107,7 +107,8 @@ def _chosen_filters(place: views.Place, state: views.State) -> views.Filters:
 def _table_choice(found: pd.DataFrame, zone: str, *, first: int | None) -> int | None:
     """Show the table and return the id chosen: in it, by the link, the desk's first, the newest."""
     wanted = st.query_params.get("signal", "")
-    linked = int(wanted) if wanted.isdigit() else None
+    is_number = wanted.isascii() and wanted.isdigit() and len(wanted) < 16  # anybody writes links
+    linked = int(wanted) if is_number else None
     if found.empty:
         return linked
     ids = [int(number) for number in found["id"]]

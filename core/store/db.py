@@ -188,6 +188,22 @@ def _connect(path: Path, *, flags: int) -> apsw.Connection:
     return connection
 
 
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say what SQLite found wrong with a file, and the way back, instead of SQLite's own error."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
+        raise StoreError(
+            f"{path} is damaged: {error};",
+            remedy="restore a backup: python maintenance.py restore --file FILE",
+        ) from error
+    except (apsw.CantOpenError, apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as error:
+        raise StoreError(
+            f"{path} cannot be read or written: {error};", remedy="check the disk and its rights"
+        ) from error
+
+
 def open_database(path: Path, *, checkpointer: bool = True) -> Database:
     """Open (and create or migrate) the database for writing.
 
@@ -223,10 +239,10 @@ def _version_of(database: Database) -> int:
         raise StoreError(
             f"{database.path} is not a SQLite database;", remedy="move it away or restore a backup"
         ) from error
-    except apsw.CorruptError as error:
+    except (apsw.CorruptError, apsw.SQLError) as error:  # also of a format that is none
         raise StoreError(
             f"{database.path} is damaged;",
-            remedy="restore a backup: python maintenance.py restore FILE",
+            remedy="restore a backup: python maintenance.py restore --file FILE",
         ) from error
     if version > schema.VERSION:
         raise StoreError(
