@@ -132,11 +132,11 @@ def open_interest_qty(client: Any, call: Call, symbol: str) -> float | None:
 
 def _step(precision: float | int | None, mode: int) -> float:
     """Return the step a ccxt precision means, 0.0 where it means none: significant digits."""
-    import ccxt
+    from ccxt.base.decimal_to_precision import DECIMAL_PLACES, SIGNIFICANT_DIGITS
 
-    if precision is None or mode == ccxt.SIGNIFICANT_DIGITS:
+    if precision is None or mode == SIGNIFICANT_DIGITS:
         return 0.0
-    return float(f"1e-{int(precision)}") if mode == ccxt.DECIMAL_PLACES else float(precision)
+    return float(f"1e-{int(precision)}") if mode == DECIMAL_PLACES else float(precision)
 
 
 def _minimum(limits: dict[str, Any], of: str) -> float:
