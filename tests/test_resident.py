@@ -177,20 +177,20 @@ def check(folder: Path, *, n_pairs: int, n_minutes: int) -> None:
             "SELECT count(*) FROM signals WHERE ml_model LIKE ?", (champion,)
         )
         failed = made.app.db.value("SELECT count(*) FROM job_runs WHERE outcome <> 'ok'")
-    assert judged >= n_minutes // 20
+    assert judged >= n_minutes // 30
     assert failed == 0
     assert early.is_steady(late), (early, late)
 
 
 def test_live_minutes_hold_no_more_than_the_first(tmp_path: Path) -> None:
     """Memory within a tenth, no further open file or thread: the real client, a champion."""
-    check(tmp_path, n_pairs=3, n_minutes=90)
+    check(tmp_path, n_pairs=3, n_minutes=60)
 
 
 @pytest.mark.long
 def test_most_of_a_day_holds_no_more_than_its_beginning(tmp_path: Path) -> None:
-    """The same over 1200 minutes."""
-    check(tmp_path, n_pairs=3, n_minutes=1200)
+    """The same over 900 minutes."""
+    check(tmp_path, n_pairs=3, n_minutes=900)
 
 
 @pytest.mark.long
@@ -201,8 +201,8 @@ def test_a_scheduler_holds_no_more_after_a_day_than_after_a_third(tmp_path: Path
     config = made.folder / "config.yaml"
     champion = f"{enthrone(config)}%"
     command = [sys.executable, str(ROOT / "scheduler_run.py"), "--config", str(config)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=ROOT, **quiet) as process:
+    log = (tmp_path / "stderr.txt").open("ab")
+    with log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
         try:
             early = held_at(process, config, made.split_ms + (made.end_ms - made.split_ms) // 3)
             late = held_at(process, config, made.end_ms - MINUTE_MS)

@@ -25,6 +25,7 @@ from core.store.db import open_database
 log = logging.getLogger("trader.scheduler")
 
 _DAY_MS = 86_400_000
+_N_THREADS = 4  # a look, the outbox, the upkeep, and one for whoever finds a look at work
 _REPLAY_LOOK_S = 60.0  # a replay's minutes pass in milliseconds: it is looked at without a pause
 _DAILY_LIMIT_S = 1800.0
 _END_S = 3.0  # for the weekly child and the last messages
@@ -89,6 +90,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     trigger comes first. In a replay the weekly work is part of it, because the market waits; live
     it has its own thread and process.
     """
+    from apscheduler.executors.pool import ThreadPoolExecutor
     from apscheduler.schedulers.background import BackgroundScheduler
 
     memory.few_arenas()
@@ -103,6 +105,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     for_s = _REPLAY_LOOK_S if replaying else every_s
     see = partial(look, app, for_s=for_s, stop=stop, weekly=weekly, life=life, edits=Edits(app))
     scheduler = BackgroundScheduler(
+        executors={"default": ThreadPoolExecutor(_N_THREADS)},
         timezone="UTC",
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )
