@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -161,6 +162,15 @@ def test_reasons_stand_only_where_a_score_has_some() -> None:
     assert "\nFor\n" not in text
     assert "Against\n· cost r unknown" in text
     assert "Such scores have no out-of-sample" in text
+
+
+def test_a_record_of_too_few_weeks_is_told_without_an_interval() -> None:
+    """A band of scores that has a mean and no interval of it is no error: the mean stands alone."""
+    band = {"n": 95, "n_eff": 76.4, "p_mart": 0.44, "win_rate": 0.48, "mean_r": 0.11}
+    bounds = ("win_rate_lo", "win_rate_hi", "mean_r_lo", "mean_r_hi")
+    why = {"for": [], "against": [], "data_until_ms": 0, "band": band | dict.fromkeys(bounds)}
+    text = plain(call(row(why=json.dumps(why))))
+    assert "won 48 %\nnet +0.11 R\n" in text
 
 
 def test_a_streak_is_told_only_beyond_its_band() -> None:

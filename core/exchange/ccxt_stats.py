@@ -144,12 +144,12 @@ def open_interest_qty(client: Any, call: Call, symbol: str) -> float | None:
 
 def _step(precision: Any, mode: int) -> float:
     """Return the step a ccxt precision means, 0.0 where it means none: significant digits."""
-    import ccxt
+    from ccxt.base.decimal_to_precision import DECIMAL_PLACES, SIGNIFICANT_DIGITS
 
     stated = _stated(precision)
-    if stated is None or mode == ccxt.SIGNIFICANT_DIGITS:
+    if stated is None or mode == SIGNIFICANT_DIGITS:
         return 0.0
-    return float(f"1e-{int(stated)}") if mode == ccxt.DECIMAL_PLACES else stated
+    return float(f"1e-{int(stated)}") if mode == DECIMAL_PLACES else stated
 
 
 def _inside(record: Any, *names: str) -> Any:

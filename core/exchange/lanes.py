@@ -206,10 +206,10 @@ class Lanes:
         return client
 
     def _wait_or_raise(self, what: str, error: Exception, attempt: int, *, is_last: bool) -> None:
-        import ccxt
+        from ccxt.base import errors
 
         name = self.lead.id
-        if isinstance(error, ccxt.NetworkError):
+        if isinstance(error, errors.NetworkError):
             if is_last:
                 raise ExchangeUnavailable(
                     f"{name}: {what} failed {attempt} times, last with {_said(error)};",
@@ -217,15 +217,15 @@ class Lanes:
                 ) from error
             longest_s = min(BACKOFF_CAP_S, BACKOFF_S * 2 ** (attempt - 1))
             wait_s = longest_s * self._rng.uniform(0.5, 1.0)
-            too_many = isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded)
+            too_many = isinstance(error, errors.DDoSProtection | errors.RateLimitExceeded)
             (self._pacer.hold if too_many else self._sleep)(wait_s)  # the one is for all lanes
             return
-        if isinstance(error, ccxt.BadSymbol):
+        if isinstance(error, errors.BadSymbol):
             raise ExchangeError(
                 f"{name} does not list what {what} asks for: {_said(error)};",
                 remedy="correct symbols: BTC/USDT is spot, BTC/USDT:USDT the perpetual",
             ) from error
-        if isinstance(error, ccxt.BaseError):
+        if isinstance(error, errors.BaseError):
             raise ExchangeError(
                 f"{name} refused {what}: {_said(error)};",
                 remedy="check symbols, timeframes and exchange.ccxt",
@@ -282,7 +282,7 @@ def _checked(client: Any, pacer: Pace) -> Callable[..., Any]:
     ccxt takes a cut, empty or foreign body of a 200 for an answer without rows, and caches what
     it makes of it: a market list without markets, history without candles.
     """
-    import ccxt
+    from ccxt.base.errors import NetworkError
 
     plain = client.fetch
 
@@ -291,7 +291,7 @@ def _checked(client: Any, pacer: Pace) -> Callable[..., Any]:
         answer = plain(url, *args, **named)
         void = client.id == "bitget" and isinstance(answer, dict) and answer.get("data") is None
         if not isinstance(answer, dict | list) or void:
-            raise ccxt.NetworkError(f"{client.id} sent no usable body: {str(answer)[:80]!r}")
+            raise NetworkError(f"{client.id} sent no usable body: {str(answer)[:80]!r}")
         return answer
 
     return fetch

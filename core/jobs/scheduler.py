@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 from core.app import App, wall_ms
 from core.cadence import PIPELINE, WEEKLY
 from core.errors import TraderError
-from core.jobs import commands, maintain, promotion, silence, sync
+from core.jobs import commands, maintain, memory, promotion, silence, sync
 from core.jobs.bootstrap import Bootstrap
 from core.jobs.edits import Edits
 from core.jobs.life import Life
@@ -27,7 +25,7 @@ from core.store.db import open_database
 log = logging.getLogger("trader.scheduler")
 
 _DAY_MS = 86_400_000
-_M_ARENA_MAX = -8  # of <malloc.h>
+_N_THREADS = 4  # a look, the outbox, the upkeep, and one for whoever finds a look at work
 _REPLAY_LOOK_S = 60.0  # a replay's minutes pass in milliseconds: it is looked at without a pause
 _DAILY_LIMIT_S = 1800.0
 _END_S = 3.0  # for the weekly child and the last messages
@@ -85,15 +83,6 @@ def _guarded(job: str, work: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
-def _few_arenas() -> None:
-    """Let threads share malloc's arenas: dozens of lanes with an arena each hold 30 MB for nothing.
-
-    Only glibc knows the word; elsewhere nothing happens.
-    """
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
 def run_forever(app: App, *, stop: threading.Event) -> None:
     """Run the jobs by name until `stop` is set.
 
@@ -101,9 +90,10 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     trigger comes first. In a replay the weekly work is part of it, because the market waits; live
     it has its own thread and process.
     """
+    from apscheduler.executors.pool import ThreadPoolExecutor
     from apscheduler.schedulers.background import BackgroundScheduler
 
-    _few_arenas()
+    memory.few_arenas()
     _, clock = app.market()
     sync.refresh_markets(app, now_ms=clock.now_ms())
     settle_models(app, now_ms=clock.now_ms())
@@ -115,6 +105,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     for_s = _REPLAY_LOOK_S if replaying else every_s
     see = partial(look, app, for_s=for_s, stop=stop, weekly=weekly, life=life, edits=Edits(app))
     scheduler = BackgroundScheduler(
+        executors={"default": ThreadPoolExecutor(_N_THREADS)},
         timezone="UTC",
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )
@@ -177,6 +168,7 @@ def look(
                 life.complete(clock.now_ms())
             wait = clock.wait_s(ran.next_ms)
             if ran.failed or time.monotonic() + wait >= deadline:
+                memory.give_back()
                 return
             stop.wait(min(wait, 0.25))
     finally:

@@ -171,9 +171,11 @@ def percent(frac: float) -> str:
     return f"{100 * frac:.0f} %" if math.isfinite(frac) else "–"
 
 
-def percent_range(low: float, high: float) -> str:
+def percent_range(low: float | None, high: float | None) -> str:
     """Return an interval of shares, or '' where there is none."""
-    return f" [{100 * low:.0f}, {100 * high:.0f}]" if math.isfinite(low + high) else ""
+    if low is None or high is None or not math.isfinite(low + high):
+        return ""
+    return f" [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def in_r(value: float) -> str:
@@ -181,6 +183,8 @@ def in_r(value: float) -> str:
     return f"{round(value, 2) + 0.0:+.2f} R" if math.isfinite(value) else "–"
 
 
-def r_range(low: float, high: float) -> str:
+def r_range(low: float | None, high: float | None) -> str:
     """Return an interval of multiples of risk, or '' where there is none."""
-    return f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low + high) else ""
+    if low is None or high is None or not math.isfinite(low + high):
+        return ""
+    return f" [{low:+.2f}, {high:+.2f}]"
