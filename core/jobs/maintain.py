@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from core.notify import channels
 from core.store import candles as store
 from core.store import operation
 from core.store.db import open_reader
+from core.store.signals import followed as followed_rows
 
 log = logging.getLogger("trader.maintain")
 
@@ -217,6 +219,13 @@ def _doctor_series(app: App) -> list[tuple[str, str, str]]:
             lack = lacks_history(app.db, app.config, Series(base.exchange, symbol, timeframe))
             if lack:
                 found.append(("warn", f"{symbol} {timeframe} waits: {lack}", ""))
+    followed = Counter(
+        row["symbol"] for row in followed_rows(app.db, exchange=app.config.exchange.id)
+    )
+    for symbol in sorted(set(followed) - set(app.config.symbols)):
+        n = followed[symbol]
+        said = "1 open signal is" if n == 1 else f"{n} open signals are"
+        found.append(("ok", f"{symbol}: not scanned any more, {said} followed", ""))
     absent = {leader for s in app.config.symbols if (leader := leader_of(s))}
     absent -= set(app.config.symbols)
     found.extend(("warn", f"no {name} among symbols: no leader features", "") for name in absent)
