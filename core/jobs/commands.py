@@ -122,11 +122,7 @@ def _status(app: App, rest: str, *, now_ms: int) -> str:  # noqa: ARG001
     n_waiting = sum(counts.get(state, 0) for state in ("pending", "sending", "ambiguous"))
     extra = [f"Next close {messages.when(closes_ms, look.zone)}"]
     extra += [f"{n_waiting} messages wait to be sent."] if n_waiting else []
-    extra += [
-        f"Working up: {row['step'][2:]} {row['state']}{_share(row)}{_time_left(row)}"
-        for row in operation.bootstrap_steps(app.db)
-        if row["state"] in ("running", "failed")
-    ]
+    extra += answers.working_up(operation.bootstrap_steps(app.db))
     failed = app.db.rows(
         "SELECT job, detail FROM job_runs WHERE outcome <> 'ok' AND started_wall_ms > ?"
         " ORDER BY id DESC LIMIT 1",
@@ -134,15 +130,6 @@ def _status(app: App, rest: str, *, now_ms: int) -> str:  # noqa: ARG001
     )
     extra += [f"{job} failed: {redact(detail, app.config)}" for job, detail in failed]
     return answers.status(standing(app, now_ms=now_ms), look, extra=extra)
-
-
-def _share(step: Mapping[str, Any]) -> str:
-    return f" {100 * step['done'] // step['total']} %" if step["total"] else ""
-
-
-def _time_left(step: Mapping[str, Any]) -> str:
-    seconds = step["eta_s"]
-    return "" if seconds is None else f", about {max(1, round(seconds / 60))} min left"
 
 
 def _signals(app: App, rest: str, *, now_ms: int) -> str:  # noqa: ARG001

@@ -15,6 +15,7 @@ from core.app import App, wall_ms
 from core.domain import Series
 from core.errors import StoreError
 from core.jobs.scan import lacks_history, leader_of
+from core.messages import answers
 from core.notify import channels
 from core.store import candles as store
 from core.store import operation
@@ -192,10 +193,8 @@ def doctor(app: App) -> list[tuple[str, str, str]]:
     else:
         found.append(("ok", f"a scheduler runs (pid {app.lock_file.holder()})", ""))
     for row in operation.bootstrap_steps(app.db):
-        if row["state"] in ("running", "failed"):
-            share = f" {100 * row['done'] // row['total']} %" if row["total"] else ""
-            said = f"working up: {row['step'][2:]} {row['state']}{share} {row['detail']}".rstrip()
-            found.append(("ok" if row["state"] == "running" else "warn", said, ""))
+        state = "warn" if row["state"] == "failed" else "ok"
+        found.extend((state, said, "") for said in answers.working_up([row]))
     found.extend(_doctor_series(app))
     found.extend(_doctor_outbox(app))
     return found

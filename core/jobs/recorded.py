@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from core.app import App, wall_ms
-from core.errors import TraderError
+from core.errors import NotEnoughData, TraderError
 from core.jobs import episodes
 from core.notify import redact
 from core.store import operation
@@ -30,10 +30,14 @@ class Stopped(Exception):  # noqa: N818  (a state, not a failure)
 
 @dataclass(slots=True)
 class Run:
-    """What comes of a run. `done_ms`: the due instant its job is done for; None: do it again."""
+    """What comes of a run. `done_ms`: the due instant its job is done for; None: do it again.
+
+    `waits` is what it lacks to begin with: it went well, and there was nothing to do yet.
+    """
 
     n: int = 0
     done_ms: int | None = None
+    waits: str = ""
     outcome: str = "ok"
     detail: str = ""
 
@@ -43,7 +47,8 @@ def recorded(app: App, job: str, *, due_ms: int, limit_s: float = LIMIT_S) -> It
     """Write what comes of the block as one run of a job, its mark in the same transaction.
 
     Every exception ends here: it is logged, it is the run's outcome, and the owner is told once
-    per kind of it. A run that went well but took longer than its limit is an overrun.
+    per kind of it. A run that went well but took longer than its limit is an overrun. Too little
+    data is no failure: the run is ok, and its row says what it waits for.
     """
     run = Run()
     started_ms, begun_s = wall_ms(), time.perf_counter()
@@ -54,6 +59,10 @@ def recorded(app: App, job: str, *, due_ms: int, limit_s: float = LIMIT_S) -> It
         run.outcome, run.detail, run.done_ms = "missed", str(end), None
     except Unfinished as end:
         run.outcome, run.detail, run.done_ms = "overrun", str(end), None
+    except NotEnoughData as lack:
+        run.n, run.waits = 0, str(lack).removeprefix(lack.SAID)
+        run.detail = f"waits: {run.waits}"
+        log.info("%s %s", job, run.detail)
     except TraderError as error:
         kind, run.detail = type(error).__name__, str(error)
         log.error("%s: %s", job, redact(run.detail, app.config))

@@ -170,8 +170,8 @@ def _usable_folds(sample: Sample, config: Config) -> list[Fold]:
     n_closed, n_min = int(sample.closed.sum()), n_min_of(config)
     if n_closed < n_min:
         raise NotEnoughData(
-            f"{n_closed} closed candidates of strategy {strategy_id(config)} have matured,"
-            f" {n_min} are needed: {n_min - n_closed} are missing;",
+            f"{n_closed} of {n_min} closed candidates of strategy {strategy_id(config)} have"
+            f" matured: {n_min - n_closed} are missing;",
             remedy=MORE,
         )
     usable = [
