@@ -49,7 +49,7 @@ def beside(app: App) -> App:
     )
 
 
-class _Sending:
+class Sending:
     """The outbox's round on a connection of its own: a slow Telegram never holds up the minute."""
 
     def __init__(self, app: App) -> None:
@@ -62,8 +62,10 @@ class _Sending:
         """Send what waits."""
         with self._turn:
             if self._app.config is not self._main.config:
-                self._app.config = self._main.config
+                before, self._app.config = self._app.config, self._main.config
                 self._sinks = sinks_of(self._app.config)
+                if before.notify != self._app.config.notify:  # a closed channel may be mended
+                    operation.wake_channels(self._app.db)
             deliver_waiting(self._app, self._sinks)
 
     def close(self) -> None:
@@ -110,7 +112,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     silence.came_back(app, now_ms=clock.now_ms())
     replaying = app.config.exchange.id == "replay"
     every_s = 1.0 if replaying else float(app.config.incremental.run_seconds)
-    sending, life = _Sending(app), Life(app)
+    sending, life = Sending(app), Life(app)
     weekly = None if replaying else Weekly(beside(app), stop=stop)
     for_s = _REPLAY_LOOK_S if replaying else every_s
     see = partial(look, app, for_s=for_s, stop=stop, weekly=weekly, life=life, edits=Edits(app))
@@ -131,8 +133,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     for noisy in ("apscheduler", "apscheduler.executors.default", "apscheduler.scheduler"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     scheduler.start()
-    if app.config.notify.telegram.commands:
-        commands.listen(beside(app), stop=stop)
+    commands.listen(app, beside(app), stop=stop)
     log.info("running %s", ", ".join(sorted(job.id for job in scheduler.get_jobs())))
     life.moved()
     building = None
