@@ -16,15 +16,18 @@ from core.domain import Series
 from core.errors import StoreError
 from core.jobs.scan import lacks_history, leader_of
 from core.messages import answers
+from core.messages.phone import span
 from core.notify import channels
 from core.store import candles as store
 from core.store import operation
 from core.store.db import open_reader
 from core.store.signals import followed as followed_rows
+from core.timeframe import MINUTE_MS
 
 log = logging.getLogger("trader.maintain")
 
 WAL_WARN_BYTES = 64 << 20  # it is cut back to this when nobody reads
+_FRESH_MS = 5 * MINUTE_MS
 VACUUM_SHARE = 0.2  # free pages of all pages above which rewriting the file pays
 
 
@@ -210,10 +213,10 @@ def _doctor_series(app: App) -> list[tuple[str, str, str]]:
         if stored is None or stored.last_ms is None:
             found.append(("bad", f"{symbol}: no candles", "run: python download_data.py"))
             continue
-        age_min = (now - stored.last_ms) / 60_000
-        state = "ok" if age_min < 5 else "warn"
+        age_ms = max(0, now - stored.last_ms)
+        state = "ok" if age_ms < _FRESH_MS else "warn"
         remedy = "" if state == "ok" else "start the scheduler, or run: python download_data.py"
-        found.append((state, f"{symbol}: newest candle {age_min:.0f} min old", remedy))
+        found.append((state, f"{symbol}: newest candle {span(age_ms)} old", remedy))
         for timeframe in app.config.timeframes:
             lack = lacks_history(app.db, app.config, Series(base.exchange, symbol, timeframe))
             if lack:
