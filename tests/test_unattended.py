@@ -27,6 +27,8 @@ from core.timeframe import DAY_MS, MINUTE_MS
 from tests.bitget_server import BitgetServer, Fault, serving, walks
 from tests.bitget_world import NOW_MS, world
 from tests.engine_world import (
+    FakeExchange,
+    HandClock,
     fake_engine,
     opened,
     part,
@@ -34,7 +36,7 @@ from tests.engine_world import (
     stored,
     write_config,
 )
-from tests.replay_world import market
+from tests.replay_world import market, prepared
 from tests.worlds import random_candles
 
 ROOT = Path(__file__).parents[1]
@@ -322,4 +324,31 @@ def test_a_reader_that_holds_the_wal_is_warned_of(
     kinds = [k for (k,) in app.db.rows("SELECT kind FROM outbox ORDER BY id")]
     assert kinds == ["failure", "recovered"]
     assert app.db.value("SELECT count(*) FROM labels") >= 400
+    app.close()
+
+
+def test_a_minute_costs_little_while_a_reader_holds_the_wal(tmp_path: Path) -> None:
+    """Under 200 kB for three pairs: 12 MB an hour; let go, one look at it and it is empty.
+
+    It cannot be bounded but by its growth: SQLite writes nothing over what a reader still sees.
+    """
+    truth = {s: market(3, 42, 5)[s][-6 * 1440 :] for s in list(market(3, 42, 5))}
+    past = prepared(tmp_path / "w", truth, replay_days=0.5, exchange={"id": "bitget"})
+    clock = HandClock(past.split_ms + 5_000)
+    app = opened(past.copy("a"), (FakeExchange(truth, clock), clock))
+    run.run_due(app)
+    app.db.checkpoint(truncate=True)
+    with open_reader(app.db.path) as reader:
+        reader.run("BEGIN")
+        seen = reader.value("SELECT count(*) FROM job_runs")
+        app.db.rows("PRAGMA busy_timeout = 20")
+        for _ in range(60):
+            clock.at_ms += MINUTE_MS
+            assert not run.run_due(app).failed
+        scheduler.upkeep(app)
+        assert 60 * 20_000 < maintain.wal_bytes(app.db.path) < 60 * 200_000
+        assert reader.value("SELECT count(*) FROM job_runs") == seen
+    scheduler.upkeep(app)
+    assert maintain.wal_bytes(app.db.path) < 50_000  # that it was looked at is written, too
+    assert app.db.value("SELECT count(*) FROM job_runs") > seen + 4 * 60
     app.close()
