@@ -25,7 +25,10 @@ _JOBS = {
     "scan_signals": "scanning",
     "execute_signals": "following trades",
     "market_stats": "reading funding",
+    "look": "looking for what is due",
     "notify_closed": "sending messages",
+    "commands": "taking commands",
+    "tidy": "reclaiming space",
     "db_checkpoint": "database upkeep",
     "daily_upkeep": "the daily backup",
     "daily_digest": "the daily digest",
@@ -89,7 +92,10 @@ def settings_changed(changes: Sequence[str]) -> str:
 
 def settings_refused(why: str) -> str:
     """Return why an edit is not taken."""
-    lines = _wrapped("The edit of config.yaml is refused; the settings before it stay in force.")
+    lines = _wrapped(
+        "The edit of config.yaml is refused; the settings before it stay in force, and weekly work"
+        " waits until it is mended."
+    )
     return _message("SETTINGS", [*lines, "", *_wrapped(why[:_DETAIL_MAX])])
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from itertools import groupby
+from math import inf
 from typing import NamedTuple
 
 from core.app import App, wall_ms
@@ -113,6 +114,8 @@ class Bootstrap:
         """Do one step if there is any; returns whether there may be more."""
         app = self._app
         app.config, app.config_text = self._main.config, self._main.config_text
+        if not app.is_file_in_force:  # the children would read other settings
+            return False
         left = todo(app)
         progress = _Progress(app, self._stop)
         progress.outline(left)
@@ -130,10 +133,8 @@ class Bootstrap:
         try:
             while not self._stop.is_set():
                 more = False
-                try:
+                with recorded(self._app, "bootstrap", due_ms=wall_ms(), limit_s=inf, is_rare=True):
                     more = self.look()
-                except Exception:
-                    log.exception("the bootstrap failed")
                 self._stop.wait(0.1 if more else LOOK_S)
         finally:
             self._app.db.close()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,7 @@ from core.domain import Gate, Message, Series
 from core.errors import TraderError
 from core.jobs import record, tell
 from core.jobs.explain import market_now_ms
+from core.jobs.recorded import recorded
 from core.jobs.scan import lacks_history
 from core.jobs.standing import price_now, standing
 from core.messages import answers
@@ -60,28 +62,38 @@ class _Ears:
     def __init__(self, main: App, own: App, stop: threading.Event) -> None:
         self._main, self._own, self._stop = main, own, stop
         self._heard_of: Telegram | None = None  # the settings the inbox was made for
+        self._inbox: Inbox | None = None
+        self._said = ""
 
     def listen(self) -> None:
         """Take commands until the stop."""
-        said, inbox = "", None
-        while not self._stop.is_set():
-            try:
-                if not self._is_current():
-                    self._heard_of = self._own.config.notify.telegram
-                    said, inbox = "", inbox_of(self._own.config)
-                if inbox is None:
-                    self._stop.wait(_IDLE_S)
-                    continue
-                poll_once(self._own, inbox, wait_s=_POLL_S, is_current=self._is_current)
-                said = ""
-            except ChannelError as error:
-                if error.message != said:  # an outage is told once
-                    log.warning("commands cannot be read: %s", error.message)
-                said = error.message
-                self._rest()
-            except Exception:
-                log.exception("commands failed")
-                self._rest()
+        try:
+            while not self._stop.is_set():
+                with recorded(
+                    self._own, "commands", due_ms=wall_ms(), limit_s=inf, is_rare=True
+                ) as run:
+                    self._hear()
+                if run.outcome == "error":
+                    self._rest()
+        finally:
+            self._own.db.close()
+
+    def _hear(self) -> None:
+        """Poll once, where commands are wanted; an outage is said once and passes by itself."""
+        if not self._is_current():
+            self._heard_of = self._own.config.notify.telegram
+            self._said, self._inbox = "", inbox_of(self._own.config)
+        if self._inbox is None:
+            self._stop.wait(_IDLE_S)
+            return
+        try:
+            poll_once(self._own, self._inbox, wait_s=_POLL_S, is_current=self._is_current)
+            self._said = ""
+        except ChannelError as error:
+            if error.message != self._said:
+                log.warning("commands cannot be read: %s", error.message)
+            self._said = error.message
+            self._rest()
 
     def _is_current(self) -> bool:
         """Take the settings in force; False where they name another bot, chat or wish."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -66,7 +67,8 @@ class Sending:
                 self._sinks = sinks_of(self._app.config)
                 if before.notify != self._app.config.notify:  # a closed channel may be mended
                     operation.wake_channels(self._app.db)
-            deliver_waiting(self._app, self._sinks)
+            with recorded(self._app, "notify_closed", due_ms=wall_ms(), is_rare=True) as run:
+                run.n = deliver_waiting(self._app, self._sinks)
 
     def close(self) -> None:
         """Send what is left and release the connection."""
@@ -76,7 +78,7 @@ class Sending:
 
 
 def _guarded(job: str, work: Callable[[], object]) -> Callable[[], None]:
-    """Return a job that never raises into APScheduler: errors are logged, the next run tries."""
+    """Return a job that never raises into APScheduler: what cannot be recorded is logged."""
 
     def run() -> None:
         try:
@@ -167,21 +169,29 @@ def look(
     if not app.looking.acquire(blocking=False):
         return
     try:
-        deadline = time.monotonic() + for_s
+        deadline_s = time.monotonic() + for_s
         while not stop.is_set():
-            edits.look()
-            ran = run_due(app, stop=stop, weekly=weekly, moved=life.moved)
-            life.moved()
-            clock = app.market()[1]
-            silence.watch(app, now_ms=clock.now_ms(), is_complete=not ran.failed)
-            if not ran.failed:
-                life.complete(clock.now_ms())
-            wait = clock.wait_s(ran.next_ms)
-            if ran.failed or time.monotonic() + wait >= deadline:
+            wait_s: float | None = None
+            with recorded(app, "look", due_ms=wall_ms(), limit_s=math.inf, is_rare=True):
+                edits.look()
+                wait_s = _looked(app, stop=stop, weekly=weekly, life=life)
+            if wait_s is None or time.monotonic() + wait_s >= deadline_s:
                 return
-            stop.wait(min(wait, 0.25))
+            stop.wait(min(wait_s, 0.25))
     finally:
         app.looking.release()
+
+
+def _looked(app: App, *, stop: threading.Event, weekly: Weekly | None, life: Life) -> float | None:
+    """Run what is due and show that we live; returns the seconds until more is, None: later."""
+    ran = run_due(app, stop=stop, weekly=weekly, moved=life.moved)
+    life.moved()
+    clock = app.market()[1]
+    silence.watch(app, now_ms=clock.now_ms(), is_complete=not ran.failed)
+    if ran.failed:
+        return None
+    life.complete(clock.now_ms())
+    return clock.wait_s(ran.next_ms)
 
 
 def settle_models(app: App, *, now_ms: int) -> None:
@@ -221,5 +231,5 @@ def upkeep(app: App) -> None:
                 run.n = operation.prune_runs(other.db, wall_ms=now_ms)
     finally:
         other.db.close()
-    with app.busy:
+    with app.busy, recorded(app, "tidy", due_ms=now_ms, limit_s=_DAILY_LIMIT_S):
         maintain.tidy(app)
