@@ -20,6 +20,7 @@ import pytest
 
 from core.cadence import PIPELINE, WEEKLY
 from core.jobs import maintain, run, scheduler, sync
+from core.jobs.holders import holders
 from core.jobs.life import Life, heartbeat_path
 from core.notify import systemd
 from core.store import open_database, open_reader, operation
@@ -351,4 +352,45 @@ def test_a_minute_costs_little_while_a_reader_holds_the_wal(tmp_path: Path) -> N
     scheduler.upkeep(app)
     assert maintain.wal_bytes(app.db.path) < 50_000  # that it was looked at is written, too
     assert app.db.value("SELECT count(*) FROM job_runs") > seen + 4 * 60
+    app.close()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from core.store import open_reader
+with open_reader(Path(sys.argv[1])) as db:
+    if sys.argv[2] == "hold":
+        db.run("BEGIN")
+    db.value("SELECT count(*) FROM labels")
+    print("here", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not say who locks")
+def test_who_holds_the_wal_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its process, in the message and by the doctor; who only has the file open is not."""
+    app = opened(write_config(tmp_path, symbols=[BTC]))
+    monkeypatch.setattr(maintain, "WAL_WARN_BYTES", 1000)
+    command = [sys.executable, "-c", HOLDER, str(app.db.path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": ROOT}
+    with (
+        subprocess.Popen([*command, "hold"], **pipes) as holder,
+        subprocess.Popen([*command, "look"], **pipes) as looker,
+    ):
+        for child in (holder, looker):
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"here\n"
+        app.db.rows("PRAGMA busy_timeout = 20")
+        operation.set_label(app.db, "n", "x" * 1000)
+        scheduler.upkeep(app)
+        said = app.db.value("SELECT detail FROM job_runs WHERE job = 'db_checkpoint'")
+        assert f"end pid {holder.pid} (" in said
+        assert f"pid {looker.pid}" not in said
+        (remedy,) = [r for _, what, r in maintain.doctor(app) if what.startswith("WAL")]
+        assert f"pid {holder.pid} (" in remedy
+        for child in (holder, looker):
+            child.communicate()
+    assert holders(app.db.path) == []
     app.close()

@@ -14,6 +14,7 @@ import apsw
 from core.app import App, wall_ms
 from core.domain import Series
 from core.errors import StoreError
+from core.jobs.holders import holders
 from core.jobs.scan import lacks_history, leader_of
 from core.messages import answers
 from core.messages.phone import span
@@ -58,8 +59,14 @@ def want_small_wal(app: App) -> None:
     if size > WAL_WARN_BYTES:
         raise StoreError(
             f"a reader holds the database: its WAL is {size / 1e6:.0f} MB and grows;",
-            remedy="close old dashboards and tools; it shrinks by itself then",
+            remedy=f"{_closing(app.db.path)}; it shrinks by itself then",
         )
+
+
+def _closing(path: Path) -> str:
+    """Return what the owner is to close, by its process where the system says."""
+    found = holders(path)
+    return f"end {', '.join(found)}" if found else "close old dashboards and tools"
 
 
 def vacuum(app: App, *, force: bool = False) -> dict[str, Any]:
@@ -186,11 +193,10 @@ def doctor(app: App) -> list[tuple[str, str, str]]:
         if said == "ok"
         else ("bad", f"database: {said}", "restore a backup: python maintenance.py restore FILE")
     )
-    size, close = wal_bytes(app.db.path), "close old dashboards and tools: a reader holds it"
+    size = wal_bytes(app.db.path)
     is_large = size > WAL_WARN_BYTES
-    found.append(
-        ("warn" if is_large else "ok", f"WAL {size / 1e6:.1f} MB", close if is_large else "")
-    )
+    close = f"a reader holds it: {_closing(app.db.path)}" if is_large else ""
+    found.append(("warn" if is_large else "ok", f"WAL {size / 1e6:.1f} MB", close))
     if app.holds_lock:
         found.append(("warn", "no scheduler runs", "start it: python scheduler_run.py"))
     else:
