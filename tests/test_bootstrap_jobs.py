@@ -19,14 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.app import App
-from core.cadence import Due
 from core.domain import Candles
-from core.errors import NotEnoughData
 from core.exchange.lanes import Pacer
-from core.jobs import backfill, bootstrap, maintain, retro, run, weekly
+from core.jobs import backfill, bootstrap, maintain, retro, run
 from core.jobs.bootstrap import STEPS, Bootstrap, todo
 from core.jobs.scheduler import beside
-from core.messages import answers
 from core.store import open_reader, operation
 from core.timeframe import DAY_MS, MINUTE_MS, floor_ms
 from tests.bitget_server import BitgetServer, serving, walks
@@ -181,44 +178,6 @@ def test_a_new_database_works_itself_up(tmp_path: Path) -> None:
     for engine in (app, other):
         assert maintain.invariants(engine)["broken"] == {}
         engine.close()
-
-
-def test_what_lacks_data_is_left_to_the_weekly_work_and_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each step says what it waits for, also after a look; weekly work keeps the rows true."""
-    truth = history(BTC)
-    app, _, clock = fake_engine(tmp_path, truth, **EASY)
-    clock.at_ms = int(truth[BTC].ts_ms[-1]) - 30 * MINUTE_MS
-    lack, begun = "12 of 50 closed candidates have matured: 38 are missing;", list[str]()
-
-    def child(_: App, script: str, step: str, *__: str, **___: object) -> None:
-        begun.append(step)
-        if script == "maintenance.py" and len(begun) < 4:
-            raise NotEnoughData(lack)
-
-    monkeypatch.setattr(bootstrap, "run_child", child)
-    monkeypatch.setattr(weekly, "run_child", child)
-    worked_up(app)
-    worked_up(app)
-    assert begun == ["--start", "train"]
-    shown = {row["step"][2:]: (row["state"], row["detail"]) for row in
-             operation.bootstrap_steps(app.db)}  # fmt: skip
-    later = ("waiting", "the step before it is not done; weekly work tries again")
-    assert list(shown.values()) == [("done", ""), ("done", ""), ("waiting", lack), later, later]
-    told = " ".join(answers.working_up(operation.bootstrap_steps(app.db)))
-    assert "train waiting: 12 of 50 closed candidates" in told
-    assert app.db.rows("SELECT kind FROM outbox") == []
-    for job, states_then in (
-        ("auto_train", ["waiting", "waiting", "waiting"]),
-        ("auto_calibrate", ["waiting", "waiting", "waiting"]),
-        ("auto_train", ["done", "waiting", "waiting"]),
-    ):
-        assert weekly.run_step(app, Due(clock.at_ms, job), stop=None)
-        assert [row["state"] for row in operation.bootstrap_steps(app.db)][2:] == states_then
-    assert begun == ["--start", "train", "train", "train"]
-    assert app.db.rows("SELECT kind FROM outbox") == []
-    app.close()
 
 
 @pytest.fixture

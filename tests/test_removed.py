@@ -19,7 +19,7 @@ from tests.engine_world import FakeExchange, HandClock, opened, stored
 from tests.replay_world import ReplayWorld, market, prepared, signals
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
-HOURS, PERIOD_MS = 16, 8 * HOUR_MS
+HOURS, PERIOD_MS = 10, 8 * HOUR_MS
 EASY: dict[str, Any] = {
     "signals": {"min_tp_net_pct": 0.1, "fibo": {"piv_window": 3, "min_impulse_atr": 2.0}},
     "execution": {"max_hold_candles": 20},
