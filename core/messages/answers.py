@@ -80,7 +80,9 @@ def _share(step: Row) -> str:
 
 def _time_left(step: Row) -> str:
     seconds = step["eta_s"]
-    return "" if seconds is None else f", about {span(max(MINUTE_MS, round(1000 * seconds)))} left"
+    return (
+        "" if seconds is None else f", about {span(MINUTE_MS * max(1, round(seconds / 60)))} left"
+    )
 
 
 def signals(
