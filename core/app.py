@@ -44,6 +44,15 @@ class App:
     _strategy: tuple[Config, str] | None = None
 
     @property
+    def is_file_in_force(self) -> bool:
+        """Whether config.yaml is what we work with; else an edit waits, or was refused."""
+        try:
+            text = self.config_path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return False
+        return text == self.config_text.replace("\r\n", "\n")
+
+    @property
     def root(self) -> Path:
         """The folder that relative paths in the configuration start from."""
         return self.config_path.parent

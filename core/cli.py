@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from core import printing
 from core.errors import ConfigError, TraderError, UsageError
 from core.timeframe import tf_ms
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from core.store.db import Database
 
 log = logging.getLogger("trader")
+show = printing.show
 
 PATIENCE_S = 3.5  # after SIGTERM, for the transaction at work and the last messages
 T = TypeVar("T")
@@ -198,69 +199,6 @@ def check_known(what: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     for name in wanted:
         if name not in known:
             raise UsageError(f"unknown {what} {name!r};", remedy=f"known: {', '.join(known)}")
-
-
-def show(result: Any, *, as_json: bool, title: str = "") -> None:
-    """Print a result on stdout: JSON, or tables for people."""
-    if as_json:
-        sys.stdout.write(json.dumps(result, indent=1, default=str) + "\n")
-        return
-    if isinstance(result, dict) and not title and not any(map(_is_table, result.values())):
-        sys.stdout.writelines(f"{line}\n" for line in _flat(result))  # rich takes 20 ms to load
-        return
-    from rich.console import Console
-
-    wide = None if sys.stdout.isatty() else 160
-    console = Console(width=wide, highlight=False)
-    if title:
-        console.print(title, style="bold", markup=False)
-    _show_any(console, result)
-
-
-def _show_any(console: Any, result: Any) -> None:
-    from rich.table import Table
-
-    if isinstance(result, list) and result and isinstance(result[0], dict):
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in result[0]:
-            number = isinstance(result[0][name], int | float)
-            table.add_column(str(name), justify="right" if number else "left", overflow="fold")
-        for row in result:
-            table.add_row(*(_text(row.get(name)) for name in result[0]))
-        console.print(table)
-    elif isinstance(result, dict):
-        flat = {k: v for k, v in result.items() if not _is_table(v)}
-        for line in _flat(flat):
-            console.print(line, markup=False)
-        for name, value in result.items():
-            if _is_table(value):
-                console.print(f"\n{name}", style="bold", markup=False)
-                _show_any(console, value)
-    else:
-        console.print(_text(result), markup=False)
-
-
-def _flat(result: dict[str, Any]) -> list[str]:
-    width = max((len(str(name)) for name in result), default=0)
-    return [f"{name!s:<{width}}  {_text(value)}" for name, value in result.items()]
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "-"
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value) or "-"
-    return "-" if value is None else str(value)
 
 
 def when(ts_ms: int | None) -> str:

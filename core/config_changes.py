@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from core.config import Config, strategy_id, strategy_settings
 
@@ -28,6 +28,14 @@ _NEW_STRATEGY = "new strategy_id, certificate restarts, old record kept"
 _VALUE_MAX = 40
 
 
+class Followed(NamedTuple):
+    """A signal that is pending or open; `told`: the owner knows of it."""
+
+    symbol: str
+    timeframe: str
+    told: bool
+
+
 def needs_restart(old: Config, new: Config) -> list[str]:
     """Return the settings that differ and that a running engine cannot change."""
     return [name for name in _differing(old, new) if _lies_in(name, _AT_START)]
@@ -38,13 +46,15 @@ def only_thresholds(old: Config, new: Config) -> bool:
     return _differing(old, new) == [_CELLS] and _owned(old) == _owned(new)
 
 
-def changes(old: Config, new: Config) -> list[str]:
+def changes(old: Config, new: Config, *, followed: Sequence[Followed] = ()) -> list[str]:
     """Return what differs between two settings and what follows from it, a line for each.
+
+    `followed` are the signals that have not ended: those of what is removed are still followed.
 
     >>> changes(Config(), Config(timeframes=("15m", "1h", "4h", "1d")))
     ['1d added: 2 series']
     """
-    lines = [*_symbols(old, new), *_timeframes(old, new)]
+    lines = [*_symbols(old, new, followed), *_timeframes(old, new, followed)]
     names = [name for name in _differing(old, new) if name not in _LISTS]
     new_strategy = [name for name in names if _in_strategy(name)]
     if strategy_id(old) != strategy_id(new):
@@ -58,23 +68,37 @@ def changes(old: Config, new: Config) -> list[str]:
     return lines
 
 
-def _symbols(old: Config, new: Config) -> Iterator[str]:
+def _symbols(old: Config, new: Config, followed: Sequence[Followed]) -> Iterator[str]:
     n_series = len(new.timeframes)
     for symbol in new.symbols:
         if symbol not in old.symbols:
             yield f"{symbol} added: {n_series} series, its history is fetched"
     for symbol in old.symbols:
         if symbol not in new.symbols:
-            yield f"{symbol} removed: no candles from now on, open signals stand still"
+            yield _removed(symbol, [one for one in followed if one.symbol == symbol])
 
 
-def _timeframes(old: Config, new: Config) -> Iterator[str]:
+def _timeframes(old: Config, new: Config, followed: Sequence[Followed]) -> Iterator[str]:
     for timeframe in new.timeframes:
         if timeframe not in old.timeframes:
             yield f"{timeframe} added: {len(new.symbols)} series"
     for timeframe in old.timeframes:
         if timeframe not in new.timeframes:
-            yield f"{timeframe} removed: no new signals, open ones are followed"
+            yield _removed(timeframe, [one for one in followed if one.timeframe == timeframe])
+
+
+def _removed(name: str, followed: Sequence[Followed]) -> str:
+    """Return what becomes of what is removed.
+
+    >>> _removed("4h", [Followed("A/USDT", "4h", True), Followed("B/USDT", "4h", False)])
+    '4h removed: no new signals; 2 open signals are still followed, 1 of them told to you'
+    """
+    n, n_told = len(followed), sum(one.told for one in followed)
+    if not n:
+        return f"{name} removed: no new signals; none of it is open"
+    count = "1 open signal is" if n == 1 else f"{n} open signals are"
+    told = "" if n == n_told else f", {n_told or 'none'} of them told to you"
+    return f"{name} removed: no new signals; {count} still followed{told}"
 
 
 def _differing(old: Config, new: Config) -> list[str]:

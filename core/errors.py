@@ -44,5 +44,14 @@ class ModelError(TraderError):
     """A bundle that is missing, incomplete, foreign or damaged."""
 
 
-class NotEnoughData(TraderError):  # noqa: N818
-    """Too little history for the step asked for; the message says how much is missing."""
+class NotEnoughData(TraderError):  # noqa: N818  (the state, as users say it)
+    """Too little history for the step asked for; the message says how much is missing.
+
+    Its text begins with SAID, so that the parent of a process that ends with it can tell it from a
+    failure: time mends it.
+    """
+
+    SAID = "not enough data yet: "
+
+    def __str__(self) -> str:
+        return f"{self.SAID}{super().__str__()}"

@@ -5,14 +5,17 @@ Telegram's HTML, every value escaped, visible lines of at most `WIDTH` character
 
 from __future__ import annotations
 
-import html
-import textwrap
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
-WIDTH = 38
+from core.messages import WIDTH
+from core.messages.phone import bullet, clean, clock, escaped, span, wrapped
+from core.timeframe import MINUTE_MS
+
+__all__ = ["WIDTH", "data_back", "data_old", "failure", "recovery", "settings_changed",
+           "settings_refused"]  # fmt: skip
+
 _DETAIL_MAX = 300
 _LINES = 20  # of a list; what is more is counted: at their longest, these fit one message
 
@@ -22,7 +25,10 @@ _JOBS = {
     "scan_signals": "scanning",
     "execute_signals": "following trades",
     "market_stats": "reading funding",
+    "look": "looking for what is due",
     "notify_closed": "sending messages",
+    "commands": "taking commands",
+    "tidy": "reclaiming space",
     "db_checkpoint": "database upkeep",
     "daily_upkeep": "the daily backup",
     "daily_digest": "the daily digest",
@@ -51,7 +57,7 @@ def failure(job: str, detail: str, *, n: int) -> str:
 def recovery(job: str, *, lasted_s: float, n: int) -> str:
     """Return the news that a job works again."""
     runs = f"{n} failed runs" if n != 1 else "1 failed run"
-    return _message("RECOVERED", _wrapped(f"{_named(job)} works again, after {_span(lasted_s)}"
+    return _message("RECOVERED", _wrapped(f"{_named(job)} works again, after {_lasted(lasted_s)}"
                                           f" and {runs}."))  # fmt: skip
 
 
@@ -73,7 +79,7 @@ def data_back(happened: Sequence[Mapping[str, Any]], *, since_ms: int, zone: tzi
     """Return what became of the told signals meanwhile, in order: rows with kind and at_ms."""
     lines = _wrapped(f"Candles are here again; they were missing from {_when(since_ms, zone)}.")
     lines.append("")
-    told = [f"{_clock(row['at_ms'], zone)} {_signal(row)} {_EVENTS.get(row['kind'], row['kind'])}"
+    told = [f"{clock(row['at_ms'], zone)} {_signal(row)} {_EVENTS.get(row['kind'], row['kind'])}"
             for row in happened]  # fmt: skip
     lines += _listed(told) if told else _wrapped("Nothing happened to your signals meanwhile.")
     return _message("DATA IS BACK", lines)
@@ -86,13 +92,15 @@ def settings_changed(changes: Sequence[str]) -> str:
 
 def settings_refused(why: str) -> str:
     """Return why an edit is not taken."""
-    lines = _wrapped("The edit of config.yaml is refused; the settings before it stay in force.")
+    lines = _wrapped(
+        "The edit of config.yaml is refused; the settings before it stay in force, and weekly work"
+        " waits until it is mended."
+    )
     return _message("SETTINGS", [*lines, "", *_wrapped(why[:_DETAIL_MAX])])
 
 
 def _message(head: str, lines: Sequence[str]) -> str:
-    body = "\n".join(html.escape(line, quote=False) for line in lines)
-    return f"<b>{html.escape(head, quote=False)}</b>\n{body}"
+    return "\n".join([f"<b>{escaped(head, WIDTH)}</b>", *lines])
 
 
 def _named(job: str) -> str:
@@ -106,26 +114,18 @@ def _signal(row: Mapping[str, Any]) -> str:
 
 
 def _listed(items: Sequence[str]) -> list[str]:
-    lines = [line for item in items[:_LINES] for line in _wrapped(f"· {item}")]
+    lines = [line for item in items[:_LINES] for line in bullet(clean(item, _DETAIL_MAX))]
     n_more = len(items) - _LINES
     return [*lines, f"and {n_more} more"] if n_more > 0 else lines
 
 
 def _wrapped(text: str) -> list[str]:
-    plain = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text)
-    return textwrap.wrap(" ".join(plain.split()), WIDTH) or [""]
+    return wrapped(clean(text, 2 * _DETAIL_MAX))
 
 
 def _when(ts_ms: int, zone: tzinfo) -> str:
     return datetime.fromtimestamp(ts_ms / 1000, zone).strftime("%d %b %H:%M")
 
 
-def _clock(ts_ms: int, zone: tzinfo) -> str:
-    return datetime.fromtimestamp(ts_ms / 1000, zone).strftime("%H:%M")
-
-
-def _span(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min" if minutes else f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+def _lasted(seconds: float) -> str:
+    return span(round(1000 * seconds)) if seconds >= MINUTE_MS / 1000 else f"{seconds:.0f} s"

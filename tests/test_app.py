@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.app import open_app, settle_home
 from core.store.db import WriterLock
+from tests.engine_world import opened, write_config
 
 CONFIG = "exchange: {id: replay}\nsymbols: [BTC/USDT]\n"
 
@@ -46,6 +47,22 @@ def test_a_copied_database_is_muted_until_taken_over(tmp_path: Path) -> None:
     again = open_app(tmp_path / "new" / "config.yaml")
     assert settle_home(again, take_over=False)
     again.close()
+
+
+def test_the_file_is_in_force_until_it_is_edited(tmp_path: Path) -> None:
+    """However its lines end; not while it holds something else, broken text or nothing."""
+    path = write_config(tmp_path, symbols=["A/USDT"])
+    for ending in (b"\n", b"\r\n"):
+        path.write_bytes(b"symbols: [A/USDT]" + ending + b"timeframes: [1h]" + ending)
+        app = opened(path)
+        assert app.is_file_in_force
+        kept = path.read_bytes()
+        for other in (kept + b"# more", b"\xff\xfe", None):
+            path.unlink() if other is None else path.write_bytes(other)
+            assert not app.is_file_in_force
+        path.write_bytes(kept)
+        assert app.is_file_in_force
+        app.close()
 
 
 def test_only_the_first_opener_holds_the_lock(tmp_path: Path) -> None:

@@ -171,3 +171,28 @@ def test_results_for_people_are_tables(capsys: pytest.CaptureFixture[str]) -> No
     assert "0.1235" in shown
     assert re.search(r"symbol\s+rows\s+last", shown)
     assert re.search(rf"{SYMBOL}\s+1,234,567\s+-", shown)
+
+
+def test_nested_results_are_read_without_scrolling(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tables inside groups have their heading, like groups are rows, long ones lines of their own.
+
+    What is short stays in its line.
+    """
+    rows = [{"mean_p": 0.1 * i, "n": 1000 * i} for i in range(1, 4)]
+    cell = {"mode": "ev", "value": None, "n": 5, "reason": "too few " * 30}
+    result = {
+        "calibrate": {"method": "platt", "reliability": rows, "note": ""},
+        "tune": {"cells": {"* *": cell, "* 1h": cell}, "promotion": {"promoted": True, "note": ""}},
+        "long": {f"name_{i}": i for i in range(30)},
+    }
+    cli.show(result, as_json=False)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 160
+    for heading in ("calibrate", "calibrate / reliability", "tune / cells", "long"):
+        assert f"\n{heading}\n" in f"\n{shown}"
+    assert re.search(r"mean_p\s+n\n\s*0.1\s+1,000\n\s*0.2\s+2,000\n", shown)
+    assert re.search(r"\n\* 1h\s+ev\s+-\s+5\s+too few", shown)
+    assert "promotion  promoted yes, note -\n" in shown
+    assert "\nname_29  29\n" in shown
+    cli.show({"a": {"b": 1, "c": "x"}, "empty": {}}, as_json=False)
+    assert capsys.readouterr().out == "a      b 1, c x\nempty  -\n"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import requests
 from core.app import App
 from core.delivery import is_paused
 from core.jobs import commands
+from core.jobs.scheduler import beside
 from core.messages import WIDTH, plain
 from core.notify import BotApi, ChannelError, Inbox, inbox_of
 from core.store import operation
@@ -147,7 +150,7 @@ def test_a_killed_process_carries_out_each_command_once(
 ) -> None:
     """Killed before or after a commit, before the server knows: none is lost, none comes twice."""
     chance = random.Random(seed)
-    words = [chance.choice(["/pause", "/resume", "/status"]) for _ in range(30)]
+    words = [chance.choice(["/pause", "/resume", "/status"]) for _ in range(12)]
     for number, word in enumerate(words):
         bot.write(number, word)
     queue = operation.queue_messages
@@ -248,26 +251,105 @@ def test_nobody_listens_unless_told_to(app: App) -> None:
     for changes in ({"commands": False}, {"enabled": False}):
         assert inbox_of(turned("notify.telegram", TELEGRAM | changes)) is None
     app.muted = True
-    assert commands.listen(app, stop=threading.Event()) is None
+    assert commands.listen(app, beside(app), stop=threading.Event()) is None
+
+
+@contextmanager
+def listening(app: App) -> Iterator[None]:
+    """An engine that takes commands as it runs."""
+    stop = threading.Event()
+    thread = commands.listen(app, beside(app), stop=stop)
+    assert thread is not None
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def until(holds: Callable[[], Any]) -> None:
+    """Wait for something to come true."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def edited(app: App, **changes: Any) -> None:
+    """The settings in force are others, as an edit of the file makes them."""
+    config = turned("notify.telegram", TELEGRAM | changes)
+    app.config = app.config.model_copy(update={"notify": config.notify})
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long between looks."""
+    monkeypatch.setattr(commands, "_IDLE_S", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
+def test_edits_are_taken_while_it_listens(app: App, bot: Bot) -> None:
+    """Off, on, a chat that may command no longer, another that may, off: without a restart."""
+    edited(app, api_base=bot.base, commands=False)
+    bot.write(1, "/help")
+    with listening(app):
+        edited(app, api_base=bot.base, commands=False, link_template="https://x/{symbol}")
+        assert bot.polled == []
+        edited(app, api_base=bot.base)
+        until(lambda: len(answered(app)) == 1)
+        until(lambda: not bot.inbox)
+        edited(app, api_base=bot.base, chat_id=43)
+        bot.write(2, "/pause", chat=42)
+        bot.write(3, "/help", chat=43)
+        until(lambda: len(answered(app)) == 2)
+        until(lambda: not bot.inbox)
+        assert pauses(app.db) == []
+        edited(app, api_base=bot.base, commands=False)
+        n_polled = len(bot.polled)
+        bot.write(4, "/pause", chat=43)
+        time.sleep(0.1)
+    assert len(bot.polled) <= n_polled + 1
+    assert pauses(app.db) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_comes_while_the_chat_changes_is_not_obeyed(app: App, bot: Bot) -> None:
+    """A poll under way has the old allow-list: its commands come again, and are a stranger's."""
+    edited(app, api_base=bot.base)
+    bot.write(1, "/pause", chat=42)
+    bot.write(2, "/help", chat=43)
+    answer = bot.updates
+
+    def updates(payload: dict[str, Any]) -> dict[str, Any]:
+        edited(app, api_base=bot.base, chat_id=43)
+        return answer(payload)
+
+    bot.updates = updates  # type: ignore[method-assign]
+    with listening(app):
+        until(lambda: not bot.inbox)
+    assert pauses(app.db) == []
+    assert len(answered(app)) == 1
+    assert operation.label_of(app.db, "foreign_messages") == "1"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_mended_token_is_used_at_once(app: App, bot: Bot) -> None:
+    """Also while it rests after the refusal of the old one."""
+    edited(app, api_base=bot.base, bot_token=f"{CANARY}x")
+    bot.write(1, "/help")
+    with listening(app):
+        until(lambda: bot.n_connections)
+        edited(app, api_base=bot.base)
+        until(lambda: len(answered(app)) == 1)
 
 
 def test_the_listening_thread_answers_and_ends(app: App, bot: Bot) -> None:
     """What is written is taken without anybody's doing; after `stop` nothing is."""
-    app.config = turned("notify.telegram", TELEGRAM | {"api_base": bot.base})
+    edited(app, api_base=bot.base)
     bot.write(1, "/help")
-    stop, taken = threading.Event(), threading.Event()
-    write = bot.updates
-
-    def updates(payload: dict[str, Any]) -> dict[str, Any]:
-        if payload.get("offset"):
-            taken.set()
-            stop.set()
-        return write(payload)
-
-    bot.updates = updates  # type: ignore[method-assign]
-    thread = commands.listen(app, stop=stop)
-    assert thread is not None
-    assert taken.wait(20)
-    thread.join(20)
-    assert not thread.is_alive()
+    with listening(app):
+        until(lambda: not bot.inbox)
+    bot.write(2, "/help")
     assert len(answered(app)) == 1
+    assert len(bot.inbox) == 1

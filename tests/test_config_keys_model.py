@@ -138,7 +138,7 @@ def test_the_expected_value_is_taken_after_the_costs_assumed(learnt: Learnt) -> 
 def test_too_few_closed_trades_are_not_trained_on(learnt: Learnt) -> None:
     """The 613 of the world are fewer than 5000."""
     config = learnt.config(f"{GATING}.min_closed_samples", 5000)
-    with pytest.raises(NotEnoughData, match="5000 are needed"):
+    with pytest.raises(NotEnoughData, match="of 5000 closed"):
         learning.train(learnt.world.db, config, **learnt.world.places)
 
 

@@ -38,14 +38,14 @@ def settings(**raw: Any) -> Config:
         (
             {"timeframes": ["1h", "4h"]},
             {"timeframes": ["1h"]},
-            ["4h removed: no new signals, open ones are followed"],
+            ["4h removed: no new signals; none of it is open"],
         ),
         (
             {},
             {"symbols": [PAIRS[0], "C/USDT"]},
             [
                 "C/USDT added: 3 series, its history is fetched",
-                "B/USDT:USDT removed: no candles from now on, open signals stand still",
+                "B/USDT:USDT removed: no new signals; none of it is open",
             ],
         ),
         (

@@ -46,7 +46,7 @@ def test_the_messages_read_so() -> None:
         "again.\n\nbitget: down; it is retried"
     )
     assert plain(notices.recovery("auto_train", lasted_s=5400, n=1)) == (
-        "RECOVERED\nWeekly training works again, after 1 h\n30 min and 1 failed run."
+        "RECOVERED\nWeekly training works again, after\n1 h 30 min and 1 failed run."
     )
     assert plain(notices.data_old({"a": AT_MS, "b": AT_MS + 1}, [SIGNAL], zone=BERLIN)) == (
         "DATA IS OLD\nAll candles: none since 01 Jun 14:00.\n\n"

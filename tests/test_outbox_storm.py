@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from core.app import settle_home, wall_ms
+from core.config import Config, config_from
 from core.domain import Message, no_progress
 from core.jobs import maintain, tools
+from core.jobs.scheduler import Sending
 from core.messages import plain
 from core.notify import REPEAT, ChannelError, DoubtError, LaterError, Sent, Sink
 from core.store import open_database
@@ -320,4 +322,26 @@ def test_the_doctor_says_why_a_channel_is_silent(tmp_path: Path, bot: Bot) -> No
     one_round(app.db, telegram(bot.base), 1 << 50)
     said = [what for _, what, _ in maintain.doctor(app) if what.startswith("telegram")]
     assert said == ["telegram takes no messages: 401 Unauthorized"]
+    app.close()
+
+
+def test_a_channel_that_was_mended_by_an_edit_is_tried_at_once(tmp_path: Path, bot: Bot) -> None:
+    """A wrong token closes it for ten minutes; the running engine takes the right one and sends."""
+
+    def wanted(token: str) -> Config:
+        telegram = {"enabled": True, "bot_token": token, "chat_id": 42, "api_base": bot.base}
+        return config_from({"notify": {"console": False, "telegram": telegram}})
+
+    app = opened(write_config(tmp_path, symbols=["A/USDT"]))
+    app.config = wanted(f"{CANARY}x")
+    queue(app.db, ["hello"])
+    sending = Sending(app)
+    for _ in range(2):
+        sending.round()
+    assert rest_of(app.db, "telegram")[0] > wall_ms() + 60_000
+    app.config = wanted(CANARY)
+    sending.round()
+    assert [message["text"] for message in bot.accepted] == ["hello"]
+    assert rest_of(app.db, "telegram") == (0, "")
+    sending.close()
     app.close()

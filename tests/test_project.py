@@ -41,6 +41,26 @@ def test_scripts_in_the_readme_exist() -> None:
     assert {name for name in named if not (ROOT / name).exists()} <= {"schema.py"}
 
 
+def test_what_shows_the_promises_exists() -> None:
+    """Each test that docs/unattended.md names is there, by its file and a part of its name."""
+    cells = [
+        line.rsplit("|", 2)[1]
+        for line in (ROOT / "docs" / "unattended.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith(("| promise", "| ---"))
+    ]
+    assert len(cells) >= 30
+    for cell in cells:
+        held, names = "", re.findall(r"`([^`]+)`", cell)
+        assert names
+        for name in names:
+            path = ROOT / "tests" / f"test_{name}.py"
+            if path.is_file():
+                held = path.read_text(encoding="utf-8")
+            else:
+                part = name.removesuffix("*")
+                assert re.search(rf"def test_\w*{part}", held), (cell, name)
+
+
 def test_makefile_targets_in_the_readme_exist() -> None:
     """Every `make x` of the README is a target."""
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()

@@ -14,7 +14,7 @@ import pytest
 from core.app import App
 from core.cadence import PIPELINE, WEEKLY, Due, missed, next_due
 from core.config import Config
-from core.errors import ExchangeError, ExchangeUnavailable, TraderError
+from core.errors import ExchangeError, ExchangeUnavailable, NotEnoughData, TraderError
 from core.jobs import episodes, run
 from core.jobs.child import run_child
 from core.jobs.recorded import Stopped, Unfinished, recorded
@@ -84,6 +84,19 @@ def test_no_exception_leaves_the_block(
     assert (job, found) == ("auto_train", outcome)
     assert str(error) in detail
     assert operation.marks(app.db).get("auto_train") == mark
+
+
+def test_too_little_data_is_no_failure(app: App) -> None:
+    """The row says what it waits for, the mark moves to the next date, nobody is alarmed."""
+    once(app, ExchangeError("no"))
+    with recorded(app, "auto_train", due_ms=NOW_MS) as at_work:
+        at_work.n, at_work.done_ms = 1, NOW_MS
+        raise NotEnoughData("120 of 400 have matured;", remedy="wait")
+    assert at_work.waits == "120 of 400 have matured; wait"
+    assert rows(app)[1:] == [("auto_train", "ok", "waits: 120 of 400 have matured; wait")]
+    assert app.db.value("SELECT n FROM job_runs ORDER BY id DESC") == 0
+    assert operation.marks(app.db) == {"auto_train": NOW_MS}
+    assert told(app) == ["failure", "recovered"]
 
 
 def test_a_run_beyond_its_limit_is_an_overrun_and_done(app: App) -> None:
@@ -206,6 +219,15 @@ def test_a_child_is_nice_alone_on_its_core_and_heard(app: App, tmp_path: Path) -
     assert heard == [f"{os.nice(0) + 10} 1", "no data"]
 
 
+def test_a_child_that_lacks_data_says_so_to_its_parent(app: App) -> None:
+    """The real command on an empty database: told apart from a failure, in its own words."""
+    with pytest.raises(NotEnoughData, match=r"yet: 0 of 50 closed .* 50 are missing"):
+        run_child(app, "maintenance.py", "train", "--log-level", "warning")
+    with pytest.raises(TraderError, match="no model") as found:
+        run_child(app, "maintenance.py", "calibrate", "--log-level", "warning")
+    assert not isinstance(found.value, NotEnoughData)
+
+
 @pytest.mark.parametrize(
     ("body", "limits", "why"),
     [
@@ -266,11 +288,17 @@ def test_weekly_work_does_not_hold_up_the_minute(tmp_path: Path) -> None:
         run.run_due(app, weekly=weekly)
         assert weekly.wait(60)
     found = app.db.rows(
-        "SELECT job, outcome FROM job_runs WHERE job LIKE 'auto_%' AND outcome <> 'missed'"
-        " AND job <> 'auto_summary'"
+        "SELECT job, outcome, n, substr(detail, 1, 23) FROM job_runs WHERE job LIKE 'auto_%'"
+        " AND outcome <> 'missed' AND job <> 'auto_summary'"
     )
-    steps = [job for job in WEEKLY if job != "auto_summary"]
-    assert found == [(job, "error") for job in steps]  # there is nothing to learn from yet
+    assert found == [  # there is nothing to learn from yet, and nothing was learned
+        ("auto_train", "ok", 0, "waits: 0 of 50 closed c"),
+        ("auto_calibrate", "ok", 0, "waits: no model is trai"),
+        ("auto_tune", "ok", 0, "waits: no model is trai"),
+    ]
+    assert "failure" not in told(app)
+    row = operation.bootstrap_steps(app.db)
+    assert row == []  # nothing was left to the weekly work
     assert all(operation.marks(app.db)[job] >= start_ms - 7 * DAY_MS for job in WEEKLY)
     weekly.app.db.close()
     app.close()

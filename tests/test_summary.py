@@ -83,6 +83,11 @@ def test_young_trades_count_in_totals_only(app: App) -> None:
     assert streak_lines(found) == []
 
 
+def year_lift(app: App) -> performance.Lift | None:
+    """What the weekly message says of the gate: the figure of the pages."""
+    return summary.lift_of(views.gate_record(summary.year_of(app, now_ms=NOW)))
+
+
 def test_the_lift_is_of_scored_trades_on_both_sides(app: App) -> None:
     """Nothing without rejected ones; then the difference of the means."""
     for day in range(40):
@@ -90,12 +95,12 @@ def test_the_lift_is_of_scored_trades_on_both_sides(app: App) -> None:
         gate = {"gate": "PASS" if good else "REJECT", "ml_p": 0.5}
         add(app.db, app.strategy, day, **gate, **(won(1.0) if good else {}))
     add(app.db, app.strategy, 41, gate="REJECT", gate_reason="max_cost_r", **won(50.0))
-    found = record.gate_lift(app, start_ms=0, end_ms=NOW)
+    found = year_lift(app)
     assert found is not None
     assert (found.n_passed, found.n_rejected) == (20, 20)
     assert found.lift_r == pytest.approx(2.1)
     app.db.run("UPDATE signals SET ml_p = NULL WHERE gate = 'REJECT'")
-    assert record.gate_lift(app, start_ms=0, end_ms=NOW) is None
+    assert year_lift(app) is None
 
 
 def test_the_proof_is_the_newest_state(app: App) -> None:
@@ -130,14 +135,15 @@ def test_the_summary_is_a_message_and_a_page_with_the_same_figures(tmp_path: Pat
         app.db, "decisions 60/60, live = retro 41/41 rows", ok=True, now_ms=END_MS
     )
     done = summary.summarise(app, now_ms=END_MS)
+    week = summary.week_of(app, summary.year_of(app, now_ms=END_MS), now_ms=END_MS)
     page = Path(done["page"]).read_text(encoding="utf-8")
     text = plain(app.db.value("SELECT text FROM outbox WHERE kind = 'weekly_summary'"))
     assert Path(done["page"]).parent == tmp_path / "reports"
-    for found in summary.week_of(app, now_ms=END_MS).year:
+    for found in week.year:
         assert f"{found.title}: {found.n_closed} closed, {found.total_r:+.2f} R" in text
         assert f"<td>{found.n} ({found.n_eff:.0f})</td>" in page
         assert f"<td>{found.n_closed}</td>" in page
-    for line in messages.health_lines(summary.week_of(app, now_ms=END_MS).health, LOOK):
+    for line in messages.health_lines(week.health, LOOK):
         assert line in page
         assert plain(line) in text
     assert "live = retro 41/41" in text

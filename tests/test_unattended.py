@@ -20,6 +20,7 @@ import pytest
 
 from core.cadence import PIPELINE, WEEKLY
 from core.jobs import maintain, run, scheduler, sync
+from core.jobs.holders import holders
 from core.jobs.life import Life, heartbeat_path
 from core.notify import systemd
 from core.store import open_database, open_reader, operation
@@ -27,6 +28,8 @@ from core.timeframe import DAY_MS, MINUTE_MS
 from tests.bitget_server import BitgetServer, Fault, serving, walks
 from tests.bitget_world import NOW_MS, world
 from tests.engine_world import (
+    FakeExchange,
+    HandClock,
     fake_engine,
     opened,
     part,
@@ -34,7 +37,7 @@ from tests.engine_world import (
     stored,
     write_config,
 )
-from tests.replay_world import market
+from tests.replay_world import market, prepared
 from tests.worlds import random_candles
 
 ROOT = Path(__file__).parents[1]
@@ -322,4 +325,72 @@ def test_a_reader_that_holds_the_wal_is_warned_of(
     kinds = [k for (k,) in app.db.rows("SELECT kind FROM outbox ORDER BY id")]
     assert kinds == ["failure", "recovered"]
     assert app.db.value("SELECT count(*) FROM labels") >= 400
+    app.close()
+
+
+def test_a_minute_costs_little_while_a_reader_holds_the_wal(tmp_path: Path) -> None:
+    """Under 200 kB for three pairs: 12 MB an hour; let go, one look at it and it is empty.
+
+    It cannot be bounded but by its growth: SQLite writes nothing over what a reader still sees.
+    """
+    truth = {s: market(3, 42, 5)[s][-6 * 1440 :] for s in list(market(3, 42, 5))}
+    past = prepared(tmp_path / "w", truth, replay_days=0.5, exchange={"id": "bitget"})
+    clock = HandClock(past.split_ms + 5_000)
+    app = opened(past.copy("a"), (FakeExchange(truth, clock), clock))
+    run.run_due(app)
+    app.db.checkpoint(truncate=True)
+    with open_reader(app.db.path) as reader:
+        reader.run("BEGIN")
+        seen = reader.value("SELECT count(*) FROM job_runs")
+        app.db.rows("PRAGMA busy_timeout = 20")
+        for _ in range(60):
+            clock.at_ms += MINUTE_MS
+            assert not run.run_due(app).failed
+        scheduler.upkeep(app)
+        assert 60 * 20_000 < maintain.wal_bytes(app.db.path) < 60 * 200_000
+        assert reader.value("SELECT count(*) FROM job_runs") == seen
+    scheduler.upkeep(app)
+    assert maintain.wal_bytes(app.db.path) < 50_000  # that it was looked at is written, too
+    assert app.db.value("SELECT count(*) FROM job_runs") > seen + 4 * 60
+    app.close()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from core.store import open_reader
+with open_reader(Path(sys.argv[1])) as db:
+    if sys.argv[2] == "hold":
+        db.run("BEGIN")
+    db.value("SELECT count(*) FROM labels")
+    print("here", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not say who locks")
+def test_who_holds_the_wal_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its process, in the message and by the doctor; who only has the file open is not."""
+    app = opened(write_config(tmp_path, symbols=[BTC]))
+    monkeypatch.setattr(maintain, "WAL_WARN_BYTES", 1000)
+    command = [sys.executable, "-c", HOLDER, str(app.db.path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": ROOT}
+    with (
+        subprocess.Popen([*command, "hold"], **pipes) as holder,
+        subprocess.Popen([*command, "look"], **pipes) as looker,
+    ):
+        for child in (holder, looker):
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"here\n"
+        app.db.rows("PRAGMA busy_timeout = 20")
+        operation.set_label(app.db, "n", "x" * 1000)
+        scheduler.upkeep(app)
+        said = app.db.value("SELECT detail FROM job_runs WHERE job = 'db_checkpoint'")
+        assert f"end pid {holder.pid} (" in said
+        assert f"pid {looker.pid}" not in said
+        (remedy,) = [r for _, what, r in maintain.doctor(app) if what.startswith("WAL")]
+        assert f"pid {holder.pid} (" in remedy
+        for child in (holder, looker):
+            child.communicate()
+    assert holders(app.db.path) == []
     app.close()

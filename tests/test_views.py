@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from core.store import open_database
 from core.store.candles import upsert_candles
 from core.store.gaps import record_gaps
 from core.store.models import insert_bundle, insert_tunings, update_bundle
-from core.store.operation import record_run, write_clock
+from core.store.operation import record_run, write_clock, write_step
 from core.store.signals import update_signal
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from core.views import Health
@@ -45,6 +46,20 @@ def test_a_sick_database_explains_itself_in_a_sentence(tmp_path: Path, name: str
     assert found.health is health
     assert phrase in found.sentence
     assert str(path) in found.sentence or health is Health.NO_CANDLES
+
+
+def test_pages_say_how_far_a_new_database_is_worked_up(tmp_path: Path) -> None:
+    """The step, its share and the time left, as /status says it; nothing once all is done."""
+    path = tmp_path / "ohlcv.db"
+    with open_database(path) as db:
+        step: dict[str, Any] = {"done": 30, "total": 120, "eta_s": 5400.0, "wall_ms": 1}
+        write_step(db, "1 backfill", state="running", **step)
+        write_step(db, "2 retro_scan", state="waiting", wall_ms=1)
+        said = views.state(path).sentence
+        assert said.endswith("Working up: backfill running 25 %, about 1 h 30 min left.")
+        for name in ("1 backfill", "2 retro_scan"):
+            write_step(db, name, state="done", wall_ms=2)
+        assert "Working up" not in views.state(path).sentence
 
 
 UNASKABLE = [name for name, (_, health, _) in SICK.items() if health not in ASKABLE]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from itertools import groupby
+from math import inf
 from typing import NamedTuple
 
 from core.app import App, wall_ms
@@ -113,6 +114,8 @@ class Bootstrap:
         """Do one step if there is any; returns whether there may be more."""
         app = self._app
         app.config, app.config_text = self._main.config, self._main.config_text
+        if not app.is_file_in_force:  # the children would read other settings
+            return False
         left = todo(app)
         progress = _Progress(app, self._stop)
         progress.outline(left)
@@ -130,10 +133,8 @@ class Bootstrap:
         try:
             while not self._stop.is_set():
                 more = False
-                try:
+                with recorded(self._app, "bootstrap", due_ms=wall_ms(), limit_s=inf, is_rare=True):
                     more = self.look()
-                except Exception:
-                    log.exception("the bootstrap failed")
                 self._stop.wait(0.1 if more else LOOK_S)
         finally:
             self._app.db.close()
@@ -195,7 +196,7 @@ class Bootstrap:
             if done:
                 done = self._child(step, progress, "maintenance.py", step[2:])
             else:
-                progress.failed(step, "the step before it is not done; weekly work tries again")
+                progress.lacks(step, "the step before it is not done; weekly work tries again")
         if not self._stop.is_set():
             with app.db.write():
                 operation.set_label(app.db, _learned(app), json.dumps(scanned))
@@ -230,7 +231,9 @@ class Bootstrap:
         job = f"bootstrap_{step[2:]}"
         with recorded(self._app, job, due_ms=wall_ms(), limit_s=LIMIT_S) as run:
             yield run
-        if run.outcome == "error" or (run.outcome == "ok" and run.detail):
+        if run.waits:
+            progress.lacks(step, run.waits)
+        elif run.outcome == "error" or (run.outcome == "ok" and run.detail):
             progress.failed(step, run.detail)
             self._retry_s[step] = time.monotonic() + RETRY_S
         elif run.outcome != "missed":
@@ -254,11 +257,15 @@ class _Progress:
         """Write which steps wait, and which are done, where the rows say otherwise."""
         scans = left.symbols or left.series
         waits = (left.symbols, scans, *[scans or left.learn] * 3)
-        known = {row["step"]: row["state"] for row in operation.bootstrap_steps(self._app.db)}
+        rows = operation.bootstrap_steps(self._app.db)
+        known = {row["step"]: row["state"] for row in rows}
+        left_open = {row["step"] for row in rows if row["state"] == "waiting" and row["detail"]}
         for step, wait in zip(STEPS, waits, strict=True):
             if wait and known.get(step) not in ("waiting", "failed"):
                 self._write(step, "waiting")
-            elif not wait and known.get(step) in (None, "waiting", "running"):
+            elif wait or step in left_open:
+                continue
+            elif known.get(step) in (None, "waiting", "running"):
                 self._write(step, "done")
 
     def begin(self, step: str) -> None:
@@ -288,6 +295,10 @@ class _Progress:
     def done(self, step: str) -> None:
         """A step has ended well."""
         self._write(step, "done")
+
+    def lacks(self, step: str, what: str) -> None:
+        """A step has too little to work on; weekly work tries again."""
+        self._write(step, "waiting", detail=what)
 
     def failed(self, step: str, why: str) -> None:
         """A step could not be done."""

@@ -11,7 +11,7 @@ from core import performance
 from core.config import Config, strategy_id
 from core.domain import Bools, Floats, Ints
 from core.errors import ModelError, NotEnoughData
-from core.jobs.lift import plain, probability_figures
+from core.jobs.lift import probability_figures
 from core.jobs.training import (
     MORE,
     bundle_name,
@@ -35,6 +35,7 @@ from core.performance import Trades
 from core.splits import EMBARGO_MS
 from core.store import models as store
 from core.store.db import Database
+from core.strict_json import plain
 
 _SEED = 17
 _BAND_N_EFF, _MOST_BANDS = 60.0, 5

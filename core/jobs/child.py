@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from core.app import App
-from core.errors import TraderError
+from core.errors import NotEnoughData, TraderError
 from core.jobs.recorded import Stopped
 
 log = logging.getLogger("trader.child")
@@ -40,8 +40,9 @@ def run_child(
 ) -> None:
     """Run one of the scripts to its end, on the app's settings; `heard` gets its log lines.
 
-    Raises TraderError with its last line where it fails, and where it takes too long or too much
-    memory (it is killed then); Stopped where `stop` is set meanwhile.
+    Raises TraderError with its last line where it fails (NotEnoughData where that is what it says),
+    and where it takes too long or too much memory (it is killed then); Stopped where `stop` is set
+    meanwhile.
     """
     command = [sys.executable, str(_ROOT / script), *arguments, "--config", str(app.config_path)]
     with tempfile.TemporaryFile("w+", errors="replace") as said:
@@ -62,6 +63,8 @@ def run_child(
             _end(child)
         lines.read()
     if child.returncode:
+        if lines.last.startswith(NotEnoughData.SAID):
+            raise NotEnoughData(lines.last.removeprefix(NotEnoughData.SAID))
         name = " ".join((script, *arguments[:1]))
         raise TraderError(lines.last or f"{name} ended with code {child.returncode}")
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
 from core import messages
 from core.app import App, wall_ms
+from core.config_notify import Telegram
 from core.domain import Gate, Message, Series
 from core.errors import TraderError
 from core.jobs import record, tell
 from core.jobs.explain import market_now_ms
+from core.jobs.recorded import recorded
 from core.jobs.scan import lacks_history
 from core.jobs.standing import price_now, standing
 from core.messages import answers
@@ -31,48 +35,91 @@ log = logging.getLogger("trader.commands")
 
 _POLL_S = 25.0
 _TROUBLE_S = 30.0
+_IDLE_S = 1.0  # between looks at the settings
 _MOST_SIGNALS = 8
 _LAST_SHOWN = 3
 
 
-def listen(app: App, *, stop: threading.Event) -> threading.Thread | None:
-    """Start a thread that takes commands until `stop`, where they are wanted; else None.
+def listen(main: App, own: App, *, stop: threading.Event) -> threading.Thread | None:
+    """Start a thread that takes commands until `stop`, whenever the settings want them.
 
-    The app is its own, with a connection nobody else uses. The thread is a daemon: a poll under way
-    holds up no end.
+    `own` is `main` on a connection nobody else uses; `main` has the settings in force. None for a
+    copied database: another engine listens. The thread is a daemon: a poll under way holds up no
+    end.
     """
-    inbox = inbox_of(app.config)
-    if inbox is None or app.muted:
+    if main.muted:
+        own.db.close()
         return None
-    work = threading.Thread(target=_listen, args=(app, inbox, stop), name="commands", daemon=True)
+    ears = _Ears(main, own, stop)
+    work = threading.Thread(target=ears.listen, name="commands", daemon=True)
     work.start()
     return work
 
 
-def _listen(app: App, inbox: Inbox, stop: threading.Event) -> None:
-    said = ""
-    while not stop.is_set():
+class _Ears:
+    """Listens to the bot of the settings in force, which may change at any moment."""
+
+    def __init__(self, main: App, own: App, stop: threading.Event) -> None:
+        self._main, self._own, self._stop = main, own, stop
+        self._heard_of: Telegram | None = None  # the settings the inbox was made for
+        self._inbox: Inbox | None = None
+        self._said = ""
+
+    def listen(self) -> None:
+        """Take commands until the stop."""
         try:
-            poll_once(app, inbox, wait_s=_POLL_S)
-            said = ""
+            while not self._stop.is_set():
+                with recorded(
+                    self._own, "commands", due_ms=wall_ms(), limit_s=inf, is_rare=True
+                ) as run:
+                    self._hear()
+                if run.outcome == "error":
+                    self._rest()
+        finally:
+            self._own.db.close()
+
+    def _hear(self) -> None:
+        """Poll once, where commands are wanted; an outage is said once and passes by itself."""
+        if not self._is_current():
+            self._heard_of = self._own.config.notify.telegram
+            self._said, self._inbox = "", inbox_of(self._own.config)
+        if self._inbox is None:
+            self._stop.wait(_IDLE_S)
+            return
+        try:
+            poll_once(self._own, self._inbox, wait_s=_POLL_S, is_current=self._is_current)
+            self._said = ""
         except ChannelError as error:
-            if error.message != said:  # an outage is told once
+            if error.message != self._said:
                 log.warning("commands cannot be read: %s", error.message)
-            said = error.message
-            stop.wait(_TROUBLE_S)
-        except Exception:
-            log.exception("commands failed")
-            stop.wait(_TROUBLE_S)
+            self._said = error.message
+            self._rest()
+
+    def _is_current(self) -> bool:
+        """Take the settings in force; False where they name another bot, chat or wish."""
+        self._own.config, self._own.config_text = self._main.config, self._main.config_text
+        return self._own.config.notify.telegram == self._heard_of
+
+    def _rest(self) -> None:
+        until_s = time.monotonic() + _TROUBLE_S
+        while time.monotonic() < until_s and self._is_current():
+            if self._stop.wait(_IDLE_S):
+                return
 
 
-def poll_once(app: App, inbox: Inbox, *, wait_s: float) -> int:
+def poll_once(
+    app: App, inbox: Inbox, *, wait_s: float, is_current: Callable[[], bool] = lambda: True
+) -> int:
     """Take what is new and answer it; returns how many commands were carried out.
 
-    Messages of other chats are counted and not answered; what is no command is left alone. Raises
+    Messages of other chats are counted and not answered; what is no command is left alone. What
+    came while the settings changed is left, and comes again where it is still wanted. Raises
     ChannelError.
     """
     n_taken = 0
     for update in inbox.updates(wait_s=wait_s):
+        if not is_current():
+            break
         if update.is_foreign:
             operation.count_foreign(app.db)
         elif update.text.startswith("/") and not operation.is_taken(app.db, update.number):
@@ -122,11 +169,7 @@ def _status(app: App, rest: str, *, now_ms: int) -> str:  # noqa: ARG001
     n_waiting = sum(counts.get(state, 0) for state in ("pending", "sending", "ambiguous"))
     extra = [f"Next close {messages.when(closes_ms, look.zone)}"]
     extra += [f"{n_waiting} messages wait to be sent."] if n_waiting else []
-    extra += [
-        f"Working up: {row['step'][2:]} {row['state']}{_share(row)}{_time_left(row)}"
-        for row in operation.bootstrap_steps(app.db)
-        if row["state"] in ("running", "failed")
-    ]
+    extra += answers.working_up(operation.bootstrap_steps(app.db))
     failed = app.db.rows(
         "SELECT job, detail FROM job_runs WHERE outcome <> 'ok' AND started_wall_ms > ?"
         " ORDER BY id DESC LIMIT 1",
@@ -134,15 +177,6 @@ def _status(app: App, rest: str, *, now_ms: int) -> str:  # noqa: ARG001
     )
     extra += [f"{job} failed: {redact(detail, app.config)}" for job, detail in failed]
     return answers.status(standing(app, now_ms=now_ms), look, extra=extra)
-
-
-def _share(step: Mapping[str, Any]) -> str:
-    return f" {100 * step['done'] // step['total']} %" if step["total"] else ""
-
-
-def _time_left(step: Mapping[str, Any]) -> str:
-    seconds = step["eta_s"]
-    return "" if seconds is None else f", about {max(1, round(seconds / 60))} min left"
 
 
 def _signals(app: App, rest: str, *, now_ms: int) -> str:  # noqa: ARG001

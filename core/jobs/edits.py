@@ -9,11 +9,13 @@ from pathlib import Path
 from core import notices
 from core.app import App, wall_ms
 from core.config import Config
-from core.config_changes import changes, needs_restart, only_thresholds
+from core.config_changes import Followed, changes, needs_restart, only_thresholds
 from core.config_file import parse_config
 from core.errors import ConfigError
 from core.jobs.episodes import tell
+from core.jobs.tell import TOLD
 from core.notify import RedactSecrets, redact
+from core.store import signals as signal_store
 
 log = logging.getLogger("trader.edits")
 
@@ -66,12 +68,25 @@ class Edits:
         app, old = self._app, self._app.config
         for handler in logging.getLogger().handlers:
             handler.addFilter(RedactSecrets.of(new))
-        lines = changes(old, new)
+        lines = changes(old, new, followed=_followed(app))
         app.config, app.config_text = new, text
         for line in lines:
             log.info("settings: %s", line)
         if lines and not only_thresholds(old, new):
             tell(app, "config", f"config:{wall_ms()}", notices.settings_changed(lines))
+
+
+def _followed(app: App) -> list[Followed]:
+    """Return the signals that have not ended."""
+    rows = signal_store.followed(app.db, exchange=app.config.exchange.id)
+    return [
+        Followed(
+            row["symbol"],
+            row["timeframe"],
+            told=row["delivery"] in TOLD and row["origin"] == "live",
+        )
+        for row in rows
+    ]
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from core.notify import channels
 from core.store import operation
 
 GRACE_MS = 120_000  # what is tried again at every look may pass by itself: so long nobody is told
-_RETRIED = (*PIPELINE, STATS, "notify_closed")
+_RETRIED = (*PIPELINE, STATS, "look", "notify_closed")
 
 
 def failed(app: App, job: str, kind: str, detail: str, *, at_wall_ms: int) -> None:

@@ -18,12 +18,12 @@ from core.jobs.evaluation_data import Question, fingerprint, imported, question_
 from core.jobs.evaluation_figures import CLAIMS, certificates, figures_of, parts_of
 from core.jobs.evaluation_goals import certificate_row, goal_rows
 from core.jobs.evaluation_scores import Ledger, ledger
-from core.jobs.lift import plain
 from core.jobs.training import prospect_of
 from core.ml import model
 from core.ml.sample import Sample
 from core.store import models as store
 from core.store.db import Database
+from core.strict_json import plain
 
 WAYS = tuple(evaluation_page.WAYS)
 PAGE, FIGURES = "evaluation.html", "evaluation.json"

@@ -13,7 +13,7 @@ from core.domain import Bools, Floats, Ints
 from core.gate_lift import gate_lift
 from core.jobs.evaluation_data import Question
 from core.jobs.evaluation_scores import taught_by
-from core.jobs.lift import plain, probability_figures
+from core.jobs.lift import probability_figures
 from core.jobs.training import SEED, target_of
 from core.ml.calibration import Told
 from core.ml.calibrators import fit, logit
@@ -35,6 +35,7 @@ from core.selection import (
     slope_of,
     worth,
 )
+from core.strict_json import plain
 from core.timeframe import DAY_MS
 from core.tuning import Finding, Trials, tune
 

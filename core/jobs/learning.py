@@ -16,7 +16,7 @@ from core.errors import ModelError
 from core.gating import Mode
 from core.jobs import promotion
 from core.jobs.calibrating import calibrate
-from core.jobs.lift import lift_report, plain
+from core.jobs.lift import lift_report
 from core.jobs.training import (
     SEED,
     target_of,
@@ -30,6 +30,7 @@ from core.ml.bundle import (
 )
 from core.store import models as store
 from core.store.db import Database
+from core.strict_json import plain
 from core.timeframe import DAY_MS
 from core.tuning import DELTA, Finding, Trials
 from core.tuning import tune as tuned

@@ -15,8 +15,9 @@ from core.performance import COVERAGES, Trades
 from core.selection import auc, best_share, difference
 from core.store import models as store
 from core.store.db import Database
+from core.strict_json import plain
 
-__all__ = ["auc", "best_share", "difference", "lift_report", "plain", "probability_figures"]
+__all__ = ["auc", "best_share", "difference", "lift_report", "probability_figures"]
 
 _SEED = 7
 _CLOSED = frozenset(status.value for status in CLOSED)
@@ -136,14 +137,3 @@ def _lift(trades: Trades, chosen: Bools) -> dict[str, Any]:
         "mean_r_over_rest": [over_rest.lift_r, over_rest.lift_r_lo, over_rest.lift_r_hi],
         **{f"{name}_over_all": list(figures) for name, figures in over_all.items()},
     }
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON takes it: numbers that do not exist become None."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections import Counter
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -14,15 +15,21 @@ import apsw
 from core.app import App, wall_ms
 from core.domain import Series
 from core.errors import StoreError
+from core.jobs.holders import holders
 from core.jobs.scan import lacks_history, leader_of
+from core.messages import answers
+from core.messages.phone import span
 from core.notify import channels
 from core.store import candles as store
 from core.store import operation
 from core.store.db import open_reader
+from core.store.signals import followed as followed_rows
+from core.timeframe import MINUTE_MS
 
 log = logging.getLogger("trader.maintain")
 
 WAL_WARN_BYTES = 64 << 20  # it is cut back to this when nobody reads
+_FRESH_MS = 5 * MINUTE_MS
 VACUUM_SHARE = 0.2  # free pages of all pages above which rewriting the file pays
 
 
@@ -53,8 +60,14 @@ def want_small_wal(app: App) -> None:
     if size > WAL_WARN_BYTES:
         raise StoreError(
             f"a reader holds the database: its WAL is {size / 1e6:.0f} MB and grows;",
-            remedy="close old dashboards and tools; it shrinks by itself then",
+            remedy=f"{_closing(app.db.path)}; it shrinks by itself then",
         )
+
+
+def _closing(path: Path) -> str:
+    """Return what the owner is to close, by its process where the system says."""
+    found = holders(path)
+    return f"end {', '.join(found)}" if found else "close old dashboards and tools"
 
 
 def vacuum(app: App, *, force: bool = False) -> dict[str, Any]:
@@ -187,20 +200,17 @@ def doctor(app: App) -> list[tuple[str, str, str]]:
         if said == "ok"
         else ("bad", f"database: {said}", "restore a backup: python maintenance.py restore FILE")
     )
-    size, close = wal_bytes(app.db.path), "close old dashboards and tools: a reader holds it"
+    size = wal_bytes(app.db.path)
     is_large = size > WAL_WARN_BYTES
-    found.append(
-        ("warn" if is_large else "ok", f"WAL {size / 1e6:.1f} MB", close if is_large else "")
-    )
+    close = f"a reader holds it: {_closing(app.db.path)}" if is_large else ""
+    found.append(("warn" if is_large else "ok", f"WAL {size / 1e6:.1f} MB", close))
     if app.holds_lock:
         found.append(("warn", "no scheduler runs", "start it: python scheduler_run.py"))
     else:
         found.append(("ok", f"a scheduler runs (pid {app.lock_file.holder()})", ""))
     for row in operation.bootstrap_steps(app.db):
-        if row["state"] in ("running", "failed"):
-            share = f" {100 * row['done'] // row['total']} %" if row["total"] else ""
-            said = f"working up: {row['step'][2:]} {row['state']}{share} {row['detail']}".rstrip()
-            found.append(("ok" if row["state"] == "running" else "warn", said, ""))
+        state = "warn" if row["state"] == "failed" else "ok"
+        found.extend((state, said, "") for said in answers.working_up([row]))
     found.extend(_doctor_series(app))
     found.extend(_doctor_outbox(app))
     return found
@@ -216,14 +226,21 @@ def _doctor_series(app: App) -> list[tuple[str, str, str]]:
         if stored is None or stored.last_ms is None:
             found.append(("bad", f"{symbol}: no candles", "run: python download_data.py"))
             continue
-        age_min = (now - stored.last_ms) / 60_000
-        state = "ok" if age_min < 5 else "warn"
+        age_ms = max(0, now - stored.last_ms)
+        state = "ok" if age_ms < _FRESH_MS else "warn"
         remedy = "" if state == "ok" else "start the scheduler, or run: python download_data.py"
-        found.append((state, f"{symbol}: newest candle {age_min:.0f} min old", remedy))
+        found.append((state, f"{symbol}: newest candle {span(age_ms)} old", remedy))
         for timeframe in app.config.timeframes:
             lack = lacks_history(app.db, app.config, Series(base.exchange, symbol, timeframe))
             if lack:
                 found.append(("warn", f"{symbol} {timeframe} waits: {lack}", ""))
+    followed = Counter(
+        row["symbol"] for row in followed_rows(app.db, exchange=app.config.exchange.id)
+    )
+    for symbol in sorted(set(followed) - set(app.config.symbols)):
+        n = followed[symbol]
+        said = "1 open signal is" if n == 1 else f"{n} open signals are"
+        found.append(("ok", f"{symbol}: not scanned any more, {said} followed", ""))
     absent = {leader for s in app.config.symbols if (leader := leader_of(s))}
     absent -= set(app.config.symbols)
     found.extend(("warn", f"no {name} among symbols: no leader features", "") for name in absent)

@@ -15,7 +15,7 @@ from core.errors import ExchangeError, ExchangeUnavailable
 from core.exchange import Exchange
 from core.funding_law import SETTLE_MS
 from core.jobs.fetching import NotInTime, answered, not_in_time
-from core.jobs.sync import history_start_ms, store_markets
+from core.jobs.sync import history_start_ms, store_markets, synced_symbols
 from core.market_context import REACH_MS
 from core.store import candles as candle_store
 from core.store import markets as store
@@ -51,7 +51,8 @@ def refresh(app: App, *, due_ms: int) -> int:
     now_ms, stop_s = clock.now_ms(), time.monotonic() + BUDGET_S
     swaps = _swaps(app.config.symbols)
     failed = dict[str, ExchangeError]()
-    spans = [s for name in swaps if (s := _recent(app, exchange, name, now_ms=now_ms))]
+    charged = _swaps(synced_symbols(app))  # trades of removed pairs wait for their funding, too
+    spans = [s for name in charged if (s := _recent(app, exchange, name, now_ms=now_ms))]
     n_stored = _read(app, exchange, spans, failed, stop_s=stop_s)
     n_slow = sum(isinstance(error, NotInTime) for error in failed.values())
     if due_ms % QUARTER_MS == 0:

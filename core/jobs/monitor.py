@@ -13,7 +13,6 @@ from core import messages, monitoring
 from core.app import App
 from core.config import Config
 from core.domain import Floats, Gate, Ints, Message
-from core.jobs.lift import plain
 from core.messages import Look
 from core.monitoring import NEVER_MS, Bets, EProcess, Scored
 from core.notify import channels
@@ -28,6 +27,7 @@ from core.splits import matures_ms
 from core.store import operation
 from core.store import states as store
 from core.store.db import Database
+from core.strict_json import plain
 from core.timeframe import DAY_MS, tf_ms
 
 _SEED = 17

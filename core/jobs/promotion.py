@@ -15,7 +15,7 @@ from core.config import Config, strategy_id
 from core.config_file import parse_config, splice_overrides
 from core.domain import Floats
 from core.errors import ConfigError, ModelError
-from core.jobs.lift import best_share, difference, plain
+from core.jobs.lift import best_share, difference
 from core.jobs.monitor import set_promoted_state
 from core.jobs.training import load_sample, prospect_of
 from core.ml.bundle import Bundle, load_bundle, load_current, write_exports
@@ -23,6 +23,7 @@ from core.ml.folder import read_pointer, remove_folder, write_pointer
 from core.ml.sample import Sample
 from core.store import models as store
 from core.store.db import Database
+from core.strict_json import plain
 
 MIN_N_EFF = 100.0
 _LOG_LOSS_SLACK, _MEAN_R_SLACK = 0.002, 0.05

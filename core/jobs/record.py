@@ -10,7 +10,7 @@ import numpy as np
 from core import performance
 from core.app import App
 from core.bootstrap import SEED
-from core.domain import Floats, Gate, Ints
+from core.domain import Floats, Ints
 from core.messages import Record
 from core.splits import matures_ms
 from core.store.db import Database
@@ -21,7 +21,7 @@ FOLLOWED = "followed"
 TITLES = {"LIVE": "LIVE", "PAPER": "PAPER", FOLLOWED: "All followed"}
 _COLUMNS = (
     "symbol, timeframe, decided_ms, valid_until_ms, closed_ts_ms, r_multiple, gross_r, p_mart,"
-    " ambiguous, ev_r, gate, ml_p"
+    " ambiguous, ev_r"
 )
 
 
@@ -74,20 +74,6 @@ def trades_of(rows: list[dict[str, Any]]) -> performance.Trades:
         symbol=np.array([row["symbol"] for row in rows], np.str_),
         ambiguous=_numbers(rows, "ambiguous") > 0,
     )
-
-
-def gate_lift(app: App, *, start_ms: int, end_ms: int) -> performance.Lift | None:
-    """Return what passed candidates brought over scored and rejected ones, of a stretch of time.
-
-    Of matured trades. None where the gate let all or none of them pass.
-    """
-    rows = closed_rows(app.db, app.strategy, FOLLOWED, start_ms=start_ms, end_ms=end_ms)
-    mature = _is_mature(rows, hold_bars=app.config.execution.max_hold_candles, now_ms=end_ms)
-    judged = mature & np.array([row["ml_p"] is not None for row in rows], np.bool_)
-    passed = np.array([row["gate"] == Gate.PASS for row in rows], np.bool_)[judged]
-    if not passed.any() or passed.all():
-        return None
-    return performance.lift(trades_of(rows)[judged], passed, np.random.default_rng(SEED))
 
 
 def _numbers(rows: list[dict[str, Any]], name: str) -> Floats:

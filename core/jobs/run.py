@@ -112,9 +112,12 @@ def _first_look(app: App, now_ms: int) -> None:
 
 
 def _marks(app: App, now_ms: int, weekly: Weekly | None) -> dict[str, int]:
-    """Return the marks; weekly work is not due while some of it goes on."""
+    """Return the marks; weekly work is not due while some of it goes on.
+
+    Nor while config.yaml is not what is in force: its children would read other settings.
+    """
     marks = operation.marks(app.db)
-    is_busy = weekly is not None and weekly.is_busy
+    is_busy = weekly is not None and (weekly.is_busy or not app.is_file_in_force)
     return {**marks, **dict.fromkeys(WEEKLY, now_ms)} if is_busy else marks
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def beside(app: App) -> App:
     )
 
 
-class _Sending:
+class Sending:
     """The outbox's round on a connection of its own: a slow Telegram never holds up the minute."""
 
     def __init__(self, app: App) -> None:
@@ -60,9 +61,12 @@ class _Sending:
         """Send what waits."""
         with self._turn:
             if self._app.config is not self._main.config:
-                self._app.config = self._main.config
+                before, self._app.config = self._app.config, self._main.config
                 self._sinks = sinks_of(self._app.config)
-            deliver_waiting(self._app, self._sinks)
+                if before.notify != self._app.config.notify:  # a closed channel may be mended
+                    operation.wake_channels(self._app.db)
+            with recorded(self._app, "notify_closed", due_ms=wall_ms(), is_rare=True) as run:
+                run.n = deliver_waiting(self._app, self._sinks)
 
     def close(self) -> None:
         """Send what is left and release the connection."""
@@ -72,7 +76,7 @@ class _Sending:
 
 
 def _guarded(job: str, work: Callable[[], object]) -> Callable[[], None]:
-    """Return a job that never raises into APScheduler: errors are logged, the next run tries."""
+    """Return a job that never raises into APScheduler: what cannot be recorded is logged."""
 
     def run() -> None:
         try:
@@ -100,7 +104,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     silence.came_back(app, now_ms=clock.now_ms())
     replaying = app.config.exchange.id == "replay"
     every_s = 1.0 if replaying else float(app.config.incremental.run_seconds)
-    sending, life = _Sending(app), Life(app)
+    sending, life = Sending(app), Life(app)
     weekly = None if replaying else Weekly(beside(app), stop=stop)
     for_s = _REPLAY_LOOK_S if replaying else every_s
     see = partial(look, app, for_s=for_s, stop=stop, weekly=weekly, life=life, edits=Edits(app))
@@ -122,8 +126,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     for noisy in ("apscheduler", "apscheduler.executors.default", "apscheduler.scheduler"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     scheduler.start()
-    if app.config.notify.telegram.commands:
-        commands.listen(beside(app), stop=stop)
+    commands.listen(app, beside(app), stop=stop)
     log.info("running %s", ", ".join(sorted(job.id for job in scheduler.get_jobs())))
     life.moved()
     building = None
@@ -157,22 +160,30 @@ def look(
     if not app.looking.acquire(blocking=False):
         return
     try:
-        deadline = time.monotonic() + for_s
+        deadline_s = time.monotonic() + for_s
         while not stop.is_set():
-            edits.look()
-            ran = run_due(app, stop=stop, weekly=weekly, moved=life.moved)
-            life.moved()
-            clock = app.market()[1]
-            silence.watch(app, now_ms=clock.now_ms(), is_complete=not ran.failed)
-            if not ran.failed:
-                life.complete(clock.now_ms())
-            wait = clock.wait_s(ran.next_ms)
-            if ran.failed or time.monotonic() + wait >= deadline:
+            wait_s: float | None = None
+            with recorded(app, "look", due_ms=wall_ms(), limit_s=math.inf, is_rare=True):
+                edits.look()
+                wait_s = _looked(app, stop=stop, weekly=weekly, life=life)
+            if wait_s is None or time.monotonic() + wait_s >= deadline_s:
                 memory.give_back()
                 return
-            stop.wait(min(wait, 0.25))
+            stop.wait(min(wait_s, 0.25))
     finally:
         app.looking.release()
+
+
+def _looked(app: App, *, stop: threading.Event, weekly: Weekly | None, life: Life) -> float | None:
+    """Run what is due and show that we live; returns the seconds until more is, None: later."""
+    ran = run_due(app, stop=stop, weekly=weekly, moved=life.moved)
+    life.moved()
+    clock = app.market()[1]
+    silence.watch(app, now_ms=clock.now_ms(), is_complete=not ran.failed)
+    if ran.failed:
+        return None
+    life.complete(clock.now_ms())
+    return clock.wait_s(ran.next_ms)
 
 
 def settle_models(app: App, *, now_ms: int) -> None:
@@ -212,5 +223,5 @@ def upkeep(app: App) -> None:
                 run.n = operation.prune_runs(other.db, wall_ms=now_ms)
     finally:
         other.db.close()
-    with app.busy:
+    with app.busy, recorded(app, "tidy", due_ms=now_ms, limit_s=_DAILY_LIMIT_S):
         maintain.tidy(app)

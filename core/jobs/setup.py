@@ -170,7 +170,7 @@ class Setup:
         app = self._app
         text = with_values(app.config_text, values)
         config = parse_config(text, name=app.config_path.name)
-        if app.config_path.read_text(encoding="utf-8") != app.config_text:
+        if not app.is_file_in_force:
             raise ConfigError(f"{app.config_path} was edited meanwhile;", remedy="run setup again")
         if text != app.config_text:
             replace_text(app.config_path, text)

@@ -11,6 +11,7 @@ from core.app import App, wall_ms
 from core.domain import Series
 from core.jobs.episodes import tell
 from core.jobs.readings import SETTLE_MS
+from core.jobs.sync import synced_symbols
 from core.jobs.tell import TOLD
 from core.store import candles as store
 from core.store import operation
@@ -56,7 +57,7 @@ def _newest(app: App) -> dict[str, int]:
     base = app.config.data.base_timeframe
     found = {
         symbol: store.checkpoint_of(app.db, Series(app.config.exchange.id, symbol, base))
-        for symbol in app.config.symbols
+        for symbol in synced_symbols(app)
     }
     return {symbol: known_ms for symbol, known_ms in found.items() if known_ms is not None}
 

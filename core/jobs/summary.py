@@ -12,6 +12,7 @@ from core.config_file import replace_text
 from core.jobs import record, tell
 from core.jobs.standing import VERIFIED, standing
 from core.messages import Health, Week
+from core.performance import Lift
 from core.store import candles as store
 from core.store import operation
 from core.store.gaps import missing_ms
@@ -22,8 +23,11 @@ from core.weekly_report import weekly_html
 _WEEK_MS, _YEAR_MS = 7 * DAY_MS, 365 * DAY_MS
 
 
-def week_of(app: App, *, now_ms: int) -> Week:
-    """Return what there is to say of the week that ends at an instant of market time."""
+def week_of(app: App, found: views.Results, *, now_ms: int) -> Week:
+    """Return what there is to say of the week that ends at an instant of market time.
+
+    `found` is the record of the twelve months before it, as pages show it.
+    """
     start_ms = now_ms - _WEEK_MS
     books = tuple(record.TITLES)
     return Week(
@@ -34,8 +38,22 @@ def week_of(app: App, *, now_ms: int) -> Week:
         year=[
             record.record(app, book, start_ms=now_ms - _YEAR_MS, end_ms=now_ms) for book in books
         ],
-        lift=record.gate_lift(app, start_ms=now_ms - _YEAR_MS, end_ms=now_ms),
+        lift=lift_of(views.gate_record(found)),
         health=health(app, start_ms=start_ms, now_ms=now_ms),
+    )
+
+
+def lift_of(gate: views.GateLift | None) -> Lift | None:
+    """Return the gate's record in the message's words; None where it passed all or none."""
+    if gate is None or not gate.passed.metrics.n or not gate.rejected.metrics.n:
+        return None
+    net_r = gate.lift.net_r
+    return Lift(
+        n_passed=gate.passed.metrics.n,
+        n_rejected=gate.rejected.metrics.n,
+        lift_r=net_r.value,
+        lift_r_lo=net_r.low,
+        lift_r_hi=net_r.high,
     )
 
 
@@ -74,10 +92,16 @@ def _n_missing(app: App, *, start_ms: int, end_ms: int) -> int:
     return sum(len(missing_ms(app.db, b, start_ms=start_ms, end_ms=end_ms)) for b in bases)
 
 
+def year_of(app: App, *, now_ms: int) -> views.Results:
+    """Return the record of the twelve months before an instant, as pages show it."""
+    return views.results(app.db.path, strategy=app.strategy, start_ms=now_ms - _YEAR_MS)
+
+
 def summarise(app: App, *, now_ms: int) -> dict[str, Any]:
     """Write the week's page and queue its message; returns where the page is."""
-    week, look, zone = week_of(app, now_ms=now_ms), tell.look_of(app), app.config.app.timezone
-    found = views.results(app.db.path, strategy=app.strategy, start_ms=now_ms - _YEAR_MS)
+    look, zone = tell.look_of(app), app.config.app.timezone
+    found = year_of(app, now_ms=now_ms)
+    week = week_of(app, found, now_ms=now_ms)
     name = f"reports/weekly-{messages.day(now_ms, look.zone)}.html"
     path = app.root / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from core.jobs.seams import compare, imported_bars
 from core.store import candles as store
 from core.store import gaps as gap_store
 from core.store import markets as market_store
+from core.store import signals as signal_store
 from core.store.db import Database
 from core.timeframe import DAY_MS, MINUTE_MS, floor_ms, tf_ms
 
@@ -25,6 +26,7 @@ log = logging.getLogger("trader.sync")
 
 LIMIT_S = 45.0  # of one sync: a slow exchange must not hold the minute
 _FIRST_SYNC_MS = 2 * DAY_MS  # what a first sync fetches; older history is download_data.py's
+_REMOVED_MS = 7 * DAY_MS  # at most so much in one sync of a pair that is only followed to its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,18 @@ class Page:
     known_ms: int  # what came before this was asked for when the sync began
 
 
+def synced_symbols(app: App) -> tuple[str, ...]:
+    """Return the symbols whose candles are wanted: those scanned, and those only followed.
+
+    A symbol that was removed from the settings is followed until none of its signals is open.
+    """
+    base, scanned = app.config.data.base_timeframe, app.config.symbols
+    followed = signal_store.followed_symbols(
+        app.db, exchange=app.config.exchange.id, base_timeframe=base
+    )
+    return (*scanned, *(symbol for symbol in followed if symbol not in scanned))
+
+
 def sync_all(app: App, *, now_ms: int) -> int:
     """Fetch what closed since the last sync, for every symbol; returns the bars stored.
 
@@ -45,9 +59,10 @@ def sync_all(app: App, *, now_ms: int) -> int:
     """
     exchange, _ = app.market()
     until_s = time.monotonic() + LIMIT_S
+    symbols = synced_symbols(app)
     n_stored, last_pages, behind = 0, [], set[str]()
     failed: dict[str, ExchangeError] = {}
-    for page in _pages(app, exchange, failed, now_ms=now_ms, until_s=until_s):
+    for page in _pages(app, exchange, symbols, failed, now_ms=now_ms, until_s=until_s):
         if page.want.end_ms == floor_ms(now_ms, tf_ms(page.want.series.timeframe)):
             last_pages.append(page)
         else:
@@ -62,7 +77,7 @@ def sync_all(app: App, *, now_ms: int) -> int:
     cut = {symbol for symbol, error in failed.items() if isinstance(error, NotInTime)}
     if behind & cut:
         raise Unfinished(f"{len(behind & cut)} symbols are not caught up after {LIMIT_S:.0f} s")
-    if failed and len(failed) == len(app.config.symbols):
+    if failed and len(failed) == len(symbols):
         raise next(iter(failed.values()))
     return n_stored
 
@@ -70,6 +85,7 @@ def sync_all(app: App, *, now_ms: int) -> int:
 def _pages(
     app: App,
     exchange: Exchange,
+    symbols: Sequence[str],
     failed: dict[str, ExchangeError],
     *,
     now_ms: int,
@@ -78,11 +94,13 @@ def _pages(
     """Yield what the exchange has of every symbol, in time order within each; note who fails."""
     base = app.config.data.base_timeframe
     known, windows = {}, []
-    for symbol in app.config.symbols:
+    for symbol in symbols:
         series = Series(exchange.id, symbol, base)
         known[symbol] = _known_ms(app, series, now_ms=now_ms)
         start = _start_ms(app, series, known_ms=known[symbol], now_ms=now_ms)
-        windows.append(_windows(app, exchange, series, start_ms=start, now_ms=now_ms))
+        is_scanned = symbol in app.config.symbols
+        until_ms = now_ms if is_scanned else min(now_ms, known[symbol] + _REMOVED_MS)
+        windows.append(_windows(app, exchange, series, start_ms=start, now_ms=until_ms))
     wants = (want for want in in_turn(windows) if want.series.symbol not in failed)
     for want, bars in final_candles(exchange, wants, now_ms=now_ms, until_s=until_s):
         symbol = want.series.symbol

@@ -19,7 +19,6 @@ from core.domain import Bools, Floats, Ints, Progress
 from core.errors import ModelError, NotEnoughData
 from core.expected_value import Prospect, extra_costs_r
 from core.gating import Mode
-from core.jobs.lift import plain
 from core.ml import model
 from core.ml.bundle import MODEL, fold_file, load_bundle
 from core.ml.calibration import Told
@@ -31,6 +30,7 @@ from core.store import models as store
 from core.store.db import Database
 from core.store.markets import market_of
 from core.store.signals import feature_matrix
+from core.strict_json import plain
 from core.timeframe import DAY_MS
 from core.tuning import Target
 
@@ -170,8 +170,8 @@ def _usable_folds(sample: Sample, config: Config) -> list[Fold]:
     n_closed, n_min = int(sample.closed.sum()), n_min_of(config)
     if n_closed < n_min:
         raise NotEnoughData(
-            f"{n_closed} closed candidates of strategy {strategy_id(config)} have matured,"
-            f" {n_min} are needed: {n_min - n_closed} are missing;",
+            f"{n_closed} of {n_min} closed candidates of strategy {strategy_id(config)} have"
+            f" matured: {n_min - n_closed} are missing;",
             remedy=MORE,
         )
     usable = [

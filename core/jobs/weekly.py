@@ -5,23 +5,42 @@ from __future__ import annotations
 import logging
 import threading
 
-from core.app import App
+from core.app import App, wall_ms
 from core.cadence import Due
+from core.errors import NotEnoughData
 from core.jobs.child import LIMIT_S, run_child
 from core.jobs.recorded import recorded
+from core.store import operation
+from core.store.models import bundles
 
 log = logging.getLogger("trader.weekly")
 
 
 def run_step(app: App, due: Due, *, stop: threading.Event | None) -> bool:
-    """Run one weekly step in a child process and record it; False where it was cut short."""
+    """Run one weekly step in a child process and record it; False where it was cut short.
+
+    What lacks data, or the model it works on, waits for its next date. The bootstrap's row of the
+    same step, if it left it to us, is kept true.
+    """
+    step = due.job.removeprefix("auto_")
     with recorded(app, due.job, due_ms=due.due_ms, limit_s=LIMIT_S) as run:
         run.done_ms = due.due_ms
+        if step in ("calibrate", "tune") and not _has_model(app):
+            raise NotEnoughData("no model is trained yet")
         log.info("%s starts in a child process", due.job)
-        step = due.job.removeprefix("auto_")
         run_child(app, "maintenance.py", step, "--log-level", "warning", stop=stop)
         run.n = 1
+    if run.n or run.waits:
+        with app.db.write():
+            state = "waiting" if run.waits else "done"
+            operation.settle_step(app.db, step, state, detail=run.waits, wall_ms=wall_ms())
     return run.done_ms is not None
+
+
+def _has_model(app: App) -> bool:
+    """Say whether there is a model to work on: a draft, or one that speaks."""
+    states = {row["state"] for row in bundles(app.db, strategy=app.strategy)}
+    return bool(states & {"draft", "champion"})
 
 
 class Weekly:

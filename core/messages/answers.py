@@ -20,10 +20,12 @@ from core.messages.phone import (
     pair,
     percent,
     side_of,
+    span,
     when,
     wrapped,
 )
 from core.messages.record import Record, promise_lines, record_lines, streak_lines
+from core.timeframe import MINUTE_MS
 
 _COMMANDS = (
     ("/status", "how things stand"),
@@ -52,6 +54,35 @@ def status(standing: Standing, look: Look, *, extra: Sequence[str] = ()) -> str:
     """Return how things stand; `extra` are further sentences."""
     more = [line for sentence in extra for line in wrapped(clean(sentence, 200))]
     return message(["<b>STATUS</b>", *standing_lines(standing, look), "", *more], look)
+
+
+def working_up(steps: Sequence[Row]) -> list[str]:
+    """Return how far a new database is worked up: a sentence for each step that is begun or stuck.
+
+    >>> working_up([{"step": "1 backfill", "state": "running", "done": 3, "total": 8,
+    ...              "eta_s": 700, "detail": ""}])
+    ['Working up: backfill running 37 %, about 12 min left']
+    >>> working_up([{"step": "3 train", "state": "waiting", "done": 0, "total": 0, "eta_s": None,
+    ...              "detail": "12 of 50"}, {"step": "4 calibrate", "state": "done", "detail": ""}])
+    ['Working up: train waiting: 12 of 50']
+    """
+    return [
+        f"Working up: {step['step'][2:]} {step['state']}{_share(step)}{_time_left(step)}"
+        + (f": {step['detail']}" if step["detail"] else "")
+        for step in steps
+        if step["state"] in ("running", "failed") or (step["state"] == "waiting" and step["detail"])
+    ]
+
+
+def _share(step: Row) -> str:
+    return f" {100 * step['done'] // step['total']} %" if step["total"] else ""
+
+
+def _time_left(step: Row) -> str:
+    seconds = step["eta_s"]
+    return (
+        "" if seconds is None else f", about {span(MINUTE_MS * max(1, round(seconds / 60)))} left"
+    )
 
 
 def signals(

@@ -22,7 +22,7 @@ WIDTH = 38
 GREEN = "\N{LARGE GREEN CIRCLE}"
 _GLUE = "\0"  # stands for a space that must not end a line; `clean` lets none through
 _BEFORE_UNIT = re.compile(
-    r"(?<=\d) (?=(?:%|R|ATR|h|min|d)(?![a-z]))|(?<=\d [hd]) (?=\d)|(?<=\d) (?=\d{3}\b)"
+    r"(?<=\d) (?=(?:%|R|ATR|h|min|d|y)(?![a-z]))|(?<=\d [hdy]) (?=\d)|(?<=\d) (?=\d{3}\b)"
 )
 _TAG = re.compile(r"<[^<>]*>")
 
@@ -150,9 +150,11 @@ def day(instant_ms: int, zone: tzinfo) -> str:
 def span(length_ms: int) -> str:
     """Return a length of time in its two coarsest units.
 
-    >>> span(3 * HOUR_MS + 10 * MINUTE_MS), span(50 * HOUR_MS), span(0)
-    ('3 h 10 min', '2 d 2 h', '0 min')
+    >>> span(3 * HOUR_MS + 10 * MINUTE_MS), span(50 * HOUR_MS), span(0), span(999_030 * MINUTE_MS)
+    ('3 h 10 min', '2 d 2 h', '0 min', '1 y 328 d')
     """
+    if length_ms >= 365 * DAY_MS:
+        return f"{length_ms // (365 * DAY_MS)} y {length_ms % (365 * DAY_MS) // DAY_MS} d"
     if length_ms >= 2 * DAY_MS:
         return f"{length_ms // DAY_MS} d {length_ms % DAY_MS // HOUR_MS} h"
     hours, rest_ms = divmod(length_ms, HOUR_MS)

@@ -96,6 +96,15 @@ def write_step(
     )
 
 
+def settle_step(db: Database, name: str, state: str, *, detail: str, wall_ms: int) -> None:
+    """Write what became of a step that the bootstrap tried and left to others; else nothing."""
+    db.run(
+        "UPDATE bootstrap SET state = ?, detail = ?, at_wall_ms = ?, done = 0, total = 0,"
+        " eta_s = NULL WHERE substr(step, 3) = ? AND (state = 'failed' OR detail <> '')",
+        (state, detail[:300], wall_ms, name),
+    )
+
+
 def bootstrap_steps(db: Database) -> list[dict[str, Any]]:
     """Return the steps of the bootstrap that were begun or wait, in their order."""
     return db.dicts("SELECT * FROM bootstrap ORDER BY step")

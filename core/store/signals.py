@@ -247,6 +247,16 @@ def followed(db: Database, *, exchange: str, symbol: str | None = None) -> list[
     )
 
 
+def followed_symbols(db: Database, *, exchange: str, base_timeframe: str) -> list[str]:
+    """Return the symbols of rows that are still pending or open and walk a base timeframe."""
+    found = db.rows(
+        "SELECT DISTINCT symbol FROM signals WHERE status IN ('PENDING', 'OPEN')"
+        " AND exchange = ? AND base_timeframe = ? ORDER BY symbol",
+        (exchange, base_timeframe),
+    )
+    return [str(symbol) for (symbol,) in found]
+
+
 def decisions_between(
     db: Database, *, strategy: str, start_ms: int, end_ms: int
 ) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Questions asked of the database, read-only: each opens a short connection and closes it."""
 
 from core.domain import Series
+from core.strict_json import plain
 from core.views.bundle import (
     calibration_text,
     importance_figure,
@@ -46,7 +47,6 @@ from core.views.results import (
     breakdown,
     equity,
     equity_at_market,
-    plain,
     results,
 )
 from core.views.signals import (

@@ -10,7 +10,8 @@ import pandas as pd
 
 from core.gate_lift import GateLift, gate_lift
 from core.selection import Candidates
-from core.views.results import Results, plain
+from core.strict_json import plain
+from core.views.results import Results
 
 __all__ = ["GATE_NOTE", "GateLift", "gate_as_json", "gate_record", "gate_table"]
 

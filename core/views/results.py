@@ -16,6 +16,7 @@ from core import performance
 from core.bootstrap import LEVEL, SEED
 from core.domain import UNFILLED
 from core.store import Database
+from core.strict_json import plain
 from core.timeframe import tf_ms
 from core.views.account import PARTS, Account, Closes, account, marked_equity, read_closes
 from core.views.reading import reading
@@ -305,12 +306,3 @@ def as_json(found: Results) -> dict[str, Any]:
         "interval_level": LEVEL,
         "books": {name: plain(asdict(book)) for name, book in found.books.items()},
     }
-
-
-def plain(value: Any) -> Any:
-    """Return a value as strict JSON takes it: numbers that do not exist become None."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,9 +11,10 @@ import apsw
 from core import schema
 from core.domain import Evidence
 from core.errors import StoreError
+from core.messages.answers import working_up
 from core.store import Database, open_reader
 from core.store.models import bundles
-from core.store.operation import clock_row, label_of
+from core.store.operation import bootstrap_steps, clock_row, label_of
 from core.timeframe import tf_ms
 from core.views.reading import BUSY_MS, reading
 
@@ -68,7 +69,7 @@ class State:
     `market_ms` is the last tick's market time, else the close of the newest candle; `ticked` says
     which. `next_close_ms` is that of the next bar to be scanned. `data_ms` is the close of the
     newest candle, `lagging_ms` that of the series furthest behind. All None while unknown.
-    `sentence` explains every state but READY.
+    `sentence` explains every state but READY, and says how far a new database is worked up.
     """
 
     health: Health
@@ -173,6 +174,8 @@ def _content(db: Database) -> State:
     elif not n_signals:
         health = Health.NO_SIGNALS
         sentence = "There are candles but no candidates yet: run python retro_scan.py, or wait."
+    steps = working_up(bootstrap_steps(db))
+    sentence = " ".join([sentence, *(f"{step}." for step in steps)]).strip()
     return State(
         health=health,
         sentence=sentence,
