@@ -22,6 +22,7 @@ from tests.engine_world import opened
 from tests.replay_world import ReplayWorld, market, prepared, replayed, without_minutes
 from tests.test_kills import TALKATIVE
 
+LIVED_MS = 3 * 3_600_000
 OLD_FEATURES = 34  # of schemas 1 and 2, features version 1
 
 # Schema 3 grew during three days without a new number. What its first databases had otherwise:
@@ -56,13 +57,13 @@ def version_of(kind: str) -> int:
 
 
 def lived_in(folder: Path) -> ReplayWorld:
-    """A world of today whose database has seen half a day live, with rows in every table."""
+    """A world of today whose database has seen three hours live, with rows in every table."""
     truth = dict(market(2, 16, 5))
-    hole_ms = int(truth["BTC/USDT:USDT"].ts_ms[-1]) - 9 * 3_600_000
+    hole_ms = int(truth["BTC/USDT:USDT"].ts_ms[-1]) - 3 * 3_600_000
     truth["BTC/USDT:USDT"] = without_minutes(truth["BTC/USDT:USDT"], hole_ms, 13)
-    world = prepared(folder, truth, replay_days=0.5, **TALKATIVE)
+    world = prepared(folder, truth, replay_days=4 / 24, **TALKATIVE)
     app = opened(folder / "config.yaml")
-    replayed(app, world.split_ms + 8 * 3_600_000)
+    replayed(app, world.split_ms + LIVED_MS)
     with app.db.write():
         _fill(app)
     app.close()
@@ -70,7 +71,7 @@ def lived_in(folder: Path) -> ReplayWorld:
 
 
 def _fill(app: App) -> None:
-    """Put rows into what half a day leaves empty, and a record under older settings."""
+    """Put rows into what three hours leave empty, and a record under older settings."""
     db, strategy = app.db, app.strategy
     settings = json.loads(db.value("SELECT settings FROM strategies"))
     settings["execution"]["trail_atr_mult"] = 3.0
@@ -94,7 +95,7 @@ def _fill(app: App) -> None:
         " WHERE strategy_id = '000old'"
     )
     first = db.value("SELECT min(id) FROM outbox")
-    for i, state in enumerate(("pending", "sending", "ambiguous", "dead")):
+    for i, state in enumerate(("pending", "sending", "ambiguous", "dead", "sent")):
         db.run("UPDATE outbox SET state = ? WHERE id = ?", (state, first + i))
     for table, rows in _ROWS.items():
         for row in rows:
@@ -117,15 +118,14 @@ def slimmed(source: Path, target: Path) -> Path:
     return target
 
 
+_LONG_AGO_MS = 1_680_000_000_000  # before the first candle: no decision is touched
 _BTC = ("replay", "BTC/USDT:USDT")
 _ROWS: dict[str, list[tuple[Any, ...]]] = {
-    "funding": [(*_BTC, 1_704_067_200_000 + i * 28_800_000, 0.0001 * i) for i in range(5)],
-    "open_interest": [(*_BTC, 1_704_067_200_000, 12_345.5)],
-    "funding_reads": [(*_BTC, 0, 1_704_182_400_000)],
-    "market_changes": [(*_BTC, 1_704_067_200_000, '{"tick": 0.1}')],
-    "seams": [
-        ("replay", "ETH/USDT:USDT", "1m", 1_704_100_020_000, "binance", "", 0.02, 60, 0.1, 0.01)
-    ],
+    "funding": [(*_BTC, _LONG_AGO_MS + i * 28_800_000, 0.0001 * i) for i in range(5)],
+    "open_interest": [(*_BTC, _LONG_AGO_MS, 12_345.5)],
+    "funding_reads": [(*_BTC, 0, _LONG_AGO_MS)],
+    "market_changes": [(*_BTC, _LONG_AGO_MS, '{"tick": 0.1}')],
+    "seams": [("replay", "ETH/USDT:USDT", "1m", _LONG_AGO_MS, "binance", "", 0.02, 60, 0.1, 0.01)],
     "skipped_bars": [("replay", "BTC/USDT:USDT", "5m", 1_704_067_200_000, "000old")],
     "bundles": [
         ("b1", "STRATEGY", None, "retired", "", 1_704_200_000_000, 1_704_200_000_001, 7, "{}"),

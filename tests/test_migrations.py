@@ -24,6 +24,7 @@ from core.timeframe import MINUTE_MS
 from tests.engine_world import opened
 from tests.old_databases import (
     KINDS,
+    LIVED_MS,
     contents,
     copy_of,
     each_statement,
@@ -95,10 +96,10 @@ def test_a_migrated_database_is_one_of_today_with_the_same_rows(
         assert theirs == ours, table
     app = opened(folder / "config.yaml")
     assert maintain.invariants(app)["broken"] == {}
-    replayed(app, world.split_ms + (8 * 60 + 17) * MINUTE_MS)
+    replayed(app, world.split_ms + LIVED_MS + 17 * MINUTE_MS)
     assert maintain.invariants(app)["broken"] == {}
     assert app.db.value("SELECT min(done_ms) FROM job_marks WHERE job = 'scan_signals'") > (
-        world.split_ms + 8 * 60 * MINUTE_MS
+        world.split_ms + LIVED_MS
     )
     app.close()
 
