@@ -15,7 +15,7 @@ from core.config_file import load_config
 from core.errors import StoreError
 from core.schema import VERSION
 from core.store import operation
-from core.store.copies import kept_as_it_is
+from core.store.copies import Kept, kept_as_it_is
 from core.store.db import Database, WriterLock, open_database
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class App:
     holds_lock: bool
     busy: RLock = field(default_factory=RLock)
     looking: Lock = field(default_factory=Lock)
-    kept: Path | None = None  # the copy that was made because opening migrated the database
+    kept: Kept | None = None  # the copy that was made because opening migrated the database
     muted: bool = False  # a copied database: everything is recorded, nothing is sent
     _market: tuple[Exchange, Clock] | None = None
     _strategy: tuple[Config, str] | None = None
@@ -124,8 +124,8 @@ def database_path(config: Config, root: Path) -> Path:
     return root / config.app.db_path
 
 
-def keep_copy(db: Database, config: Config, root: Path) -> Path:
-    """Keep a proven copy of the database as it is among the backups; returns where."""
+def keep_copy(db: Database, config: Config, root: Path) -> Kept:
+    """Keep a proven copy of the database as it is among the backups."""
     folder, keep = root / config.backup.dir, config.backup.keep
     return kept_as_it_is(db, folder, keep=keep, now_wall_ms=wall_ms())
 
@@ -139,7 +139,7 @@ def open_app(config_path: Path) -> App:
     path = database_path(config, config_path.parent)
     lock = WriterLock(path.with_name(path.name + ".lock"))
     holds = lock.acquire()
-    kept: list[Path] = []
+    kept: list[Kept] = []
 
     def keep(db: Database, version: int) -> None:
         if not holds:
@@ -148,7 +148,7 @@ def open_app(config_path: Path) -> App:
                 remedy="stop that, then run: make upgrade",
             )
         kept.append(keep_copy(db, config, config_path.parent))
-        log.warning("schema %d becomes %d; a copy as it was: %s", version, VERSION, kept[0])
+        log.warning("schema %d becomes %d; a copy as it was: %s", version, VERSION, kept[0].path)
 
     try:
         db = open_database(path, checkpointer=holds, before_migration=keep)

@@ -19,12 +19,14 @@ from core.errors import StoreError
 from core.jobs import retro
 from core.jobs import upgrade as upgrades
 from core.jobs.redecide import redecide
+from core.schema import VERSION
 from core.store import open_reader
 from core.store.db import WriterLock
 from core.timeframe import DAY_MS
 from tests.engine_world import opened
 from tests.old_databases import contents, handed_back, lived_in
-from tests.replay_world import ReplayWorld
+from tests.replay_world import ReplayWorld, replayed
+from tests.test_replay_learning import learning_world
 
 Rows = list[tuple[Any, ...]]
 
@@ -146,7 +148,7 @@ def test_a_decision_that_comes_out_otherwise_is_named_with_the_way_back(
     words = (answer["decisions"], answer["ends"])
     counts = [int(text.partition(" ")[0].replace(",", "")) for text in words]
     assert sum(counts) >= n_least
-    assert answer["to go back"].endswith(f"maintenance.py restore --file {answer['copy']}")
+    assert f"maintenance.py restore --file {answer['copy']}" in answer["to go back"]
 
 
 def test_what_other_settings_decide_is_told_apart(app: App) -> None:
@@ -231,6 +233,26 @@ def test_the_command_migrates_an_old_engine_and_its_copy_brings_it_back(
     assert contents(path) == before
 
 
+def test_the_way_back_names_the_copy_that_the_older_program_reads(
+    world: ReplayWorld, tmp_path: Path
+) -> None:
+    """Also at the second try, when nothing is left to migrate."""
+    shutil.copytree(
+        world.folder, tmp_path / "app", ignore=shutil.ignore_patterns("*.db*", "history")
+    )
+    handed_back(world.folder / "ohlcv.db", tmp_path / "app" / "ohlcv.db", "7")
+    app = opened(tmp_path / "app" / "config.yaml")
+    assert app.kept is not None
+    kept = app.kept.path
+    app.close()
+    again = opened(tmp_path / "app" / "config.yaml")
+    again.db.run(f"UPDATE signals SET tp1 = tp1 * 2 WHERE id = {NEWEST}")
+    answer, ok = run(again)
+    assert not ok
+    assert answer["copy"] != str(kept)
+    assert answer["to go back"].endswith(f"; for a program before schema {VERSION}: {kept}")
+
+
 def test_an_engine_without_a_record_has_nothing_to_compare(tmp_path: Path) -> None:
     """A new database is no error."""
     (tmp_path / "config.yaml").write_text("app: {db_path: ohlcv.db}")
@@ -248,3 +270,19 @@ def test_only_the_days_asked_for_are_decided_again(app: App) -> None:
         (app.strategy, newest - 4 * DAY_MS),
     )
     assert 0 < few <= stored < many
+
+
+@pytest.mark.long
+def test_what_a_model_said_is_said_again(tmp_path: Path) -> None:
+    """Scores, reasons and verdicts of two models' times, in a replay that learns on its way."""
+    world = learning_world(tmp_path / "start", n_symbols=2, days=78, replay_days=8)
+    app = opened(world.folder / "config.yaml")
+    replayed(app)
+    scored = "SELECT count(*) FROM signals WHERE origin = 'live' AND ml_p IS NOT NULL"
+    assert app.db.value(scored) >= 20
+    found = redecide(app, start_ms=0, end_ms=1 << 52)
+    assert (found.n_changed, found.n_ended_otherwise, found.n_settings) == (0, 0, 0)
+    app.db.run("UPDATE signals SET ml_p = ml_p + 1e-9 WHERE origin = 'live' AND ml_p IS NOT NULL")
+    again = redecide(app, start_ms=world.split_ms, end_ms=1 << 52)
+    assert {one.column for one in again.differences} == {"ml_p"}
+    assert again.n_changed >= 20

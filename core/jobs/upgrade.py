@@ -6,6 +6,7 @@ to be migrated, and the last decisions are taken again. It may be repeated, and 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from core.app import App, keep_copy
@@ -14,7 +15,8 @@ from core.domain import Progress, no_progress
 from core.errors import StoreError
 from core.jobs.explain import data_now_ms
 from core.jobs.redecide import Redecided, record_of_others, redecide, shown
-from core.store.copies import want_restorable
+from core.schema import VERSION
+from core.store.copies import newest_before
 from core.store.db import open_reader
 from core.timeframe import DAY_MS, floor_ms
 
@@ -35,14 +37,13 @@ def upgrade(
         )
     progress("copy", 0, 1)
     copy = app.kept or keep_copy(app.db, app.config, app.root)
-    n_rows = want_restorable(copy)
     progress("copy", 1, 1)
-    with open_reader(copy) as old:
+    with open_reader(copy.path) as old:
         before, now = (int(db.value("PRAGMA user_version")) for db in (old, app.db))
     answer: dict[str, Any] = {
         "schema": f"{before} -> {now}" if before != now else f"{now}, as before",
-        "copy": str(copy),
-        "rows in the copy, put back and counted": n_rows,
+        "copy": str(copy.path),
+        "rows put back from it": copy.n_rows,
         "strategy": app.strategy,
     }
     new = _new_strategy(app)
@@ -51,7 +52,7 @@ def upgrade(
     end_ms = data_now_ms(app)
     start_ms = floor_ms(end_ms - days * DAY_MS, DAY_MS)
     found = redecide(app, start_ms=start_ms, end_ms=end_ms, progress=progress)
-    return answer | _said(found, days=days) | _way_back(found, copy), found.ok
+    return answer | _said(found, days=days) | _way_back(app, found, copy.path), found.ok
 
 
 def _new_strategy(app: App) -> str:
@@ -87,12 +88,16 @@ def _said(found: Redecided, *, days: int) -> dict[str, Any]:
     return answer | {"ok": found.ok}
 
 
-def _way_back(found: Redecided, copy: Any) -> dict[str, Any]:
+def _way_back(app: App, found: Redecided, copy: Path) -> dict[str, Any]:
     """Return the first differences, and how to go on as before them."""
     if found.ok:
         return {}
+    older = newest_before(copy.parent, app.db.path.stem, VERSION)
+    before = (
+        f"; for a program before schema {VERSION}: {older}" if older not in (None, copy) else ""
+    )
     return {
         "to go back": "put the program back to its version before, then:"
-        f" python maintenance.py restore --file {copy}",
+        f" python maintenance.py restore --file {copy}{before}",
         "first differences": [shown(one) for one in found.differences[:_SHOWN]],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import apsw
 
@@ -33,8 +34,15 @@ def stamp(now_wall_ms: int) -> str:
     return datetime.fromtimestamp(now_wall_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
 
 
-def kept_as_it_is(db: Database, folder: Path, *, keep: int, now_wall_ms: int) -> Path:
-    """Keep a copy under the name of its schema, proven by putting it back; returns where.
+class Kept(NamedTuple):
+    """A copy that was put back as a scratch database, and how many rows came back."""
+
+    path: Path
+    n_rows: int
+
+
+def kept_as_it_is(db: Database, folder: Path, *, keep: int, now_wall_ms: int) -> Kept:
+    """Keep a copy under the name of its schema, proven by putting it back.
 
     To be called by the holder of the writer lock file. Of each schema the newest `keep` stay, so
     that no later copy takes the place of the last one that an older program can read. A copy that
@@ -49,9 +57,17 @@ def kept_as_it_is(db: Database, folder: Path, *, keep: int, now_wall_ms: int) ->
     if not known or _changed_ns(db.path) >= target.stat().st_mtime_ns:
         target = folder / f"{kind}{stamp(now_wall_ms)}.db"
         write_copy(db, target)
-    want_restorable(target)
+    n_rows = put_back(target)
     drop_oldest(folder, f"{kind}*.db", keep=keep)
-    return target
+    return Kept(target, n_rows)
+
+
+def newest_before(folder: Path, stem: str, version: int) -> Path | None:
+    """Return the newest copy of the latest schema before one, or None."""
+    for older in range(version - 1, 0, -1):
+        if found := sorted(folder.glob(f"schema{older}-{stem}-*.db")):
+            return found[-1]
+    return None
 
 
 def _changed_ns(path: Path) -> int:
@@ -84,7 +100,7 @@ def drop_oldest(folder: Path, pattern: str, *, keep: int) -> int:
     return min(len(kept), keep)
 
 
-def want_restorable(path: Path) -> int:
+def put_back(path: Path) -> int:
     """Put a copy back as a scratch database and compare it; returns how many rows it holds.
 
     Raises StoreError unless it is whole, of the same schema, and has as many rows in every table.
