@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`]+)`")
-_PROGRAM = re.compile(r"(python|pip|make|streamlit|export)\s|(\w+)\.py\s+\S")
-_NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?")
+_PROGRAM = re.compile(r"(python|pip|make|streamlit|export|git)\s|(\w+)\.py\s+\S")
+_NUMBER = re.compile(r"[+-]?\d+(,\d{3})*(\.\d+)?")
 
 
 def text() -> str:

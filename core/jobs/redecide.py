@@ -121,12 +121,15 @@ def redecide(
 
 def _compare(app: App, scan: SeriesScan, judge: Judge, found: Redecided) -> None:
     now, stored = _now(app, scan, judge), _stored(app, scan)
-    comparable, changed_ms = _days_alike(app, scan), _record_changed_ms(app.db, scan.task.series)
+    (counted, alike), changed_ms = _days(app, scan), _record_changed_ms(app.db, scan.task.series)
     base = store.base_series(app.db, *scan.task.series[:2]).timeframe
     for identity in sorted({*now, *stored}):
         old, new = stored.get(identity), now.get(identity)
         row = old or now[identity]
-        if old is None and floor_ms(row["ts_ms"], DAY_MS) not in comparable:
+        day_ms = floor_ms(row["ts_ms"], DAY_MS)
+        if old is None and day_ms not in counted:
+            continue  # nobody had looked at that day
+        if old is None and day_ms not in alike:
             found.left_out["its day was not scanned as a whole, or holes were filled since"] += 1
         elif row["decided_ms"] <= changed_ms:
             found.left_out["the exchange changed the market's record since"] += 1
@@ -147,8 +150,7 @@ def _count(series: Series, old: Row | None, new: Row | None, found: Redecided) -
     else:
         decision, fate = list(_unlike(old, new)), list(_ended_unlike(old, new))
         found.n_ended += old["closed_ts_ms"] is not None
-        settings = any(not same_bits(old[name], new[name]) for name in _SETTINGS)
-        found.n_settings += settings and not decision
+        found.n_settings += _told_otherwise(old, new) and not decision
     found.n_changed += bool(decision)
     found.n_ended_otherwise += bool(fate) and not decision
     row = old or new or {}
@@ -185,6 +187,16 @@ def _unlike(old: Row, new: Row) -> Iterator[tuple[str, Any, Any]]:
             unknown = name in _LATER and old[name] in (None, "")
             if not unknown and not same_bits(old[name], new[name]):
                 yield name, old[name], new[name]
+
+
+def _told_otherwise(old: Row, new: Row) -> bool:
+    """Say whether what settings outside the strategy decide too came out otherwise.
+
+    A row stored before there was a model is not scored afterwards: of it only the size counts.
+    """
+    is_unscored = old["ml_model"] is None and new["ml_model"] is not None
+    names = _SETTINGS[:1] if is_unscored else _SETTINGS
+    return any(not same_bits(old[name], new[name]) for name in names)
 
 
 def _ended_unlike(old: Row, new: Row) -> Iterator[tuple[str, Any, Any]]:
@@ -239,8 +251,11 @@ def _stored(app: App, scan: SeriesScan) -> dict[tuple[Any, ...], Row]:
     return found
 
 
-def _days_alike(app: App, scan: SeriesScan) -> set[int]:
-    """Return the days all of whose bars were counted then, with the same holes and seams as now."""
+def _days(app: App, scan: SeriesScan) -> tuple[set[int], set[int]]:
+    """Return the days of which bars were counted then, and of them those that look alike now.
+
+    All their bars were counted, with the same holes and seams.
+    """
     task, found = scan.task, scan.found
     refused_ms = found.refused["ts_ms"].tolist()
     words = (REFUSALS[code] for code in found.refused["refusal"].tolist())
@@ -252,10 +267,10 @@ def _days_alike(app: App, scan: SeriesScan) -> set[int]:
         (*task.series, app.strategy),
     )
     ours, theirs = _by_day(now), _by_day(then)
-    return {
+    return {*theirs}, {
         day
-        for day, counts in ours.items()
-        if all(counts.get(name) == theirs.get(day, {}).get(name) for name in _FILLED_LATER)
+        for day, counts in theirs.items()
+        if all(counts.get(name) == ours.get(day, {}).get(name) for name in _FILLED_LATER)
     }
 
 
