@@ -273,7 +273,7 @@ def open_current(path: Path) -> Database:
         if version < schema.VERSION:
             raise StoreError(
                 f"{path} has schema {version}, this program wants {schema.VERSION};",
-                remedy="run: python init_db.py",
+                remedy="run: make upgrade, or: python init_db.py",
             )
     except BaseException:
         database.close()
