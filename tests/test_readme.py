@@ -59,7 +59,7 @@ class Way:
 # API are servers on this machine: `settings` below names all that differs from the shipped ones.
 WAYS: Mapping[str, Way] = {
     "pip install -r requirements.txt": Way(lacks=INDEX),
-    "make setup": Way(prints=("# symbols",)),
+    "make setup": Way(prints=("next make run",)),
     "python maintenance.py setup --yes --pairs BTC/USDT:USDT --equity 5000 --risk normal"
     " --telegram-token … --chat-id …": Way(
         typed="python maintenance.py setup --yes --pairs BTC/USDT:USDT ETH/USDT:USDT --equity 5000"
@@ -274,6 +274,7 @@ def newcomer(folder: Path, truth: Mapping[str, Candles]) -> Iterator[Newcomer]:
         settings = {
             "exchange.ccxt": server.ccxt(),
             "exchange.rate_limit_ms": 5,
+            "incremental.run_seconds": 1,
             "symbols": [*truth],
             "backfill.start_date": "2024-01-01",
             "notify.telegram.api_base": bot.base,

@@ -173,6 +173,17 @@ def test_what_came_or_changed_later_is_left_out_and_counted(app: App) -> None:
     assert later["not compared"]["the exchange changed the market's record since"] > 300
 
 
+def test_a_feature_that_is_known_only_now_is_no_change(app: App) -> None:
+    """A leader or a spot pair that came later tells a row nothing it could have known."""
+    where = f"WHERE signal_id = {NEWEST}"
+    vector = np.frombuffer(app.db.value(f"SELECT vector FROM features {where}"), "<f8").copy()
+    vector[np.flatnonzero(~np.isnan(vector))[-1]] = np.nan
+    app.db.run(f"UPDATE features SET vector = ? {where}", (vector.tobytes(),))
+    answer, ok = run(app)
+    assert ok
+    assert list(answer["not compared"].values()) == [1]
+
+
 def test_a_new_strategy_keeps_the_old_record_and_freezes_it(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ It writes nothing. What was delivered is not compared: that hangs on what had be
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -144,6 +145,8 @@ def _compare(app: App, scan: SeriesScan, judge: Judge, found: Redecided) -> None
 def _count(series: Series, old: Row | None, new: Row | None, found: Redecided) -> None:
     """Count one decision, and keep what is unlike."""
     found.n += 1
+    if old and new and any(_came_later(k, v) and not same_bits(v, new[k]) for k, v in old.items()):
+        found.left_out["of these a feature, and its score: what it is read from came later"] += 1
     if old is None or new is None:
         decision = [("row", "none" if old is None else "there", "none" if new is None else "there")]
         fate: list[tuple[str, Any, Any]] = []
@@ -180,13 +183,20 @@ def _unlike(old: Row, new: Row) -> Iterator[tuple[str, Any, Any]]:
         if name not in (*_PLACE, *_MOVING, *_SETTINGS, *_SCORE)
         and name in old
         and not same_bits(old[name], value)
+        and not _came_later(name, old[name])
     ]
     yield from unlike
-    if not unlike and old["ml_model"] == new["ml_model"]:
+    is_same = all(same_bits(old.get(k), v) for k, v in new.items() if k.startswith("feature "))
+    if not unlike and is_same and old["ml_model"] == new["ml_model"]:
         for name in _SCORE:
             unknown = name in _LATER and old[name] in (None, "")
             if not unknown and not same_bits(old[name], new[name]):
                 yield name, old[name], new[name]
+
+
+def _came_later(name: str, old: Any) -> bool:
+    """Say whether a feature was unknown then: a leader or a spot pair may have come since."""
+    return name.startswith("feature ") and isinstance(old, float) and math.isnan(old)
 
 
 def _told_otherwise(old: Row, new: Row) -> bool:
