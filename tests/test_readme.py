@@ -308,6 +308,7 @@ def check_shown(one: Newcomer, begins: Iterable[str]) -> None:
 def _units(line: str) -> str:
     """Take out what hangs on the figures themselves: units of time, and where a file lies."""
     line = re.sub(r"# (s|min|h # min)\b", "# s", line)
+    line = re.sub(r"^strategy \S+$", "strategy ID", line)
     line = line.replace("schema #, as before", "schema # -> #")  # nothing to migrate here
     return re.sub(r"\S*/backups/\S+", "FILE", line)
 
