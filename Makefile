@@ -9,7 +9,7 @@ SCRIPTS := scheduler_run.py download_data.py retro_scan.py scan_signals.py train
 CODE := core demo benchmarks tests $(SCRIPTS)
 WORKERS ?= 2
 
-.PHONY: help install dev demo setup run dashboard test check test-long quick bench evaluate \
+.PHONY: help install dev demo setup run upgrade dashboard test check test-long quick bench evaluate \
   format clean screenshots
 .DEFAULT_GOAL := help
 
@@ -48,6 +48,9 @@ setup: install ## pairs, equity, risk, Telegram: the first settings, and what th
 
 run: install ## the live scheduler on config.yaml
 	$(BIN)/python scheduler_run.py
+
+upgrade: install ## after an update: copy, migrate, take the last 30 days' decisions again
+	$(BIN)/python maintenance.py upgrade
 
 screenshots: dev ## the README's pictures, of the demo's market
 	$(BIN)/python -m demo.screenshots

@@ -5,6 +5,7 @@
   backup                   a verified copy, old ones rotated      restore   put one back (--file)
   setup                    the first settings, asked for one by one, and what they cost
   pack                     all there is in one verified file (--file)    unpack    the way back
+  upgrade [--days N]       after an update of the program: copy, migration, the same decisions?
   doctor                   is everything all right?
   verify [--invariants]    live = retro and no look-ahead, checked on your own candles
   rollback                 back to the bundle before this one     config    the settings in force
@@ -45,6 +46,7 @@ STEPS = (
     "restore",
     "pack",
     "unpack",
+    "upgrade",
     "verify",
     "doctor",
     "notify-test",
@@ -62,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--points", type=cli.positive, default=60, help="verify: bars to check; each 20, a stretch"
     )
     parser.add_argument("--seed", type=int, default=7, help="verify: which bars")
+    parser.add_argument(
+        "--days", type=cli.positive, default=30, help="upgrade: of decisions to take again"
+    )
     parser.add_argument("--invariants", action="store_true", help="verify: the tables too")
     parser.add_argument(
         "--force",

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 from core.config import Config, strategy_id
 from core.config_file import load_config
+from core.errors import StoreError
+from core.schema import VERSION
 from core.store import operation
+from core.store.copies import Kept, kept_as_it_is
 from core.store.db import Database, WriterLock, open_database
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ class App:
     holds_lock: bool
     busy: RLock = field(default_factory=RLock)
     looking: Lock = field(default_factory=Lock)
+    kept: Kept | None = None  # the copy that was made because opening migrated the database
     muted: bool = False  # a copied database: everything is recorded, nothing is sent
     _market: tuple[Exchange, Clock] | None = None
     _strategy: tuple[Config, str] | None = None
@@ -129,13 +133,37 @@ def database_path(config: Config, root: Path) -> Path:
     return root / config.app.db_path
 
 
+def keep_copy(db: Database, config: Config, root: Path) -> Kept:
+    """Keep a proven copy of the database as it is among the backups."""
+    folder, keep = root / config.backup.dir, config.backup.keep
+    return kept_as_it_is(db, folder, keep=keep, now_wall_ms=wall_ms())
+
+
 def open_app(config_path: Path) -> App:
-    """Read the settings, open (or create, or migrate) the database and try for the writer lock."""
+    """Read the settings, open (or create, or migrate) the database and try for the writer lock.
+
+    A database of an older schema is copied first, and left alone where another process keeps it.
+    """
     config = load_config(config_path)
     path = database_path(config, config_path.parent)
     lock = WriterLock(path.with_name(path.name + ".lock"))
     holds = lock.acquire()
-    db = open_database(path, checkpointer=holds)
+    kept: list[Kept] = []
+
+    def keep(db: Database, version: int) -> None:
+        if not holds:
+            raise StoreError(
+                f"{path} has schema {version}, and another process (pid {lock.holder()}) keeps it;",
+                remedy="stop that, then run: make upgrade",
+            )
+        kept.append(keep_copy(db, config, config_path.parent))
+        log.warning("schema %d becomes %d; a copy as it was: %s", version, VERSION, kept[0].path)
+
+    try:
+        db = open_database(path, checkpointer=holds, before_migration=keep)
+    except BaseException:
+        lock.release()
+        raise
     return App(
         config=config,
         config_path=config_path,
@@ -143,4 +171,5 @@ def open_app(config_path: Path) -> App:
         db=db,
         lock_file=lock,
         holds_lock=holds,
+        kept=kept[0] if kept else None,
     )

@@ -285,29 +285,36 @@ class Column(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One migration: statements that may be repeated, and columns added where they are absent."""
+    """One migration: statements that may be repeated, columns added where they are absent.
+
+    `gone` are (table, column) dropped where they are there.
+    """
 
     sql: str
     columns: tuple[Column, ...] = ()
+    gone: tuple[tuple[str, str], ...] = ()
+
+
+_THIRD = Step(
+    _PROVENANCE + _BASIS,
+    (
+        # the exchange a file's candles were traded on; '' where nobody said
+        Column("sources", "origin", "TEXT NOT NULL DEFAULT ''"),
+        # how a file looked when it was read, and how far: it need not be read again
+        Column("sources", "fingerprint", "TEXT NOT NULL DEFAULT ''"),
+        # derived series: behind derived_to_ms, source bars in [from, to) have changed since
+        Column("series", "redo_from_ms", "INTEGER"),
+        Column("series", "redo_to_ms", "INTEGER"),
+        # a hole is not asked for again before this instant of market time
+        Column("gaps", "next_ms", "INTEGER NOT NULL DEFAULT 0"),
+    ),
+)
 
 
 MIGRATIONS: tuple[Step, ...] = (
     Step(_CANDLES + _SIGNALS + _MODELS + _OPERATION),
     Step(_SKIPPED),
-    Step(
-        _PROVENANCE + _BASIS,
-        (
-            # the exchange a file's candles were traded on; '' where nobody said
-            Column("sources", "origin", "TEXT NOT NULL DEFAULT ''"),
-            # how a file looked when it was read, and how far: it need not be read again
-            Column("sources", "fingerprint", "TEXT NOT NULL DEFAULT ''"),
-            # derived series: behind derived_to_ms, source bars in [from, to) have changed since
-            Column("series", "redo_from_ms", "INTEGER"),
-            Column("series", "redo_to_ms", "INTEGER"),
-            # a hole is not asked for again before this instant of market time
-            Column("gaps", "next_ms", "INTEGER NOT NULL DEFAULT 0"),
-        ),
-    ),
+    _THIRD,
     Step(
         _JUDGED,
         (
@@ -329,6 +336,9 @@ MIGRATIONS: tuple[Step, ...] = (
     ),
     Step(_UNATTENDED),
     Step(_LOOKED_AT),
+    # Schema 3 grew while it was the newest: the databases of its first days lack what it came to
+    # have, and say of every seam that it is one.
+    _THIRD._replace(gone=(("seams", "is_market"),)),
 )
 VERSION = len(MIGRATIONS)
 
@@ -339,11 +349,17 @@ def migrate(execute: Callable[[str], Iterable[Any]], *, version: int) -> int:
     Every step may be repeated; `user_version` moves with the statements it stands for.
     Returns the number of steps taken.
     """
+
+    def has(table: str, column: str) -> bool:
+        return column in {row[1] for row in execute(f"PRAGMA table_info({table})")}
+
     for number, step in enumerate(MIGRATIONS[version:], version + 1):
         execute(step.sql)
         for table, name, kind in step.columns:
-            known = {row[1] for row in execute(f"PRAGMA table_info({table})")}
-            if name not in known:
+            if not has(table, name):
                 execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+        for table, name in step.gone:
+            if has(table, name):
+                execute(f"ALTER TABLE {table} DROP COLUMN {name}")
         execute(f"PRAGMA user_version = {number}")
     return VERSION - version

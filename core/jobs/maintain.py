@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import platform
 from collections import Counter
-from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from core.messages.phone import span
 from core.notify import channels
 from core.store import candles as store
 from core.store import operation
+from core.store.copies import drop_oldest, stamp, want_whole, write_copy
 from core.store.db import open_reader
 from core.store.signals import followed as followed_rows
 from core.timeframe import MINUTE_MS
@@ -89,36 +89,11 @@ def vacuum(app: App, *, force: bool = False) -> dict[str, Any]:
 
 def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
     """Copy the database while it is in use, verify the copy, and drop the oldest ones."""
-    folder = app.root / app.config.backup.dir
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.fromtimestamp(now_wall_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    target = folder / f"{app.db.path.stem}-{stamp}.db"
-    partial = target.with_suffix(".partial")
-    try:
-        app.db.backup_to(partial)
-        want_whole(partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    kept = sorted(folder.glob(f"{app.db.path.stem}-*.db"))
-    for old in kept[: -app.config.backup.keep]:
-        old.unlink()
-    return {
-        "file": str(target),
-        "bytes": target.stat().st_size,
-        "kept": min(len(kept), app.config.backup.keep),
-    }
-
-
-def want_whole(path: Path) -> None:
-    """Raise StoreError unless a copy passes SQLite's integrity check."""
-    with open_reader(path) as copy:
-        try:
-            said = str(copy.value("PRAGMA integrity_check"))
-        except apsw.Error as error:
-            said = str(error)
-    if said != "ok":
-        raise StoreError(f"backup {path} is damaged: {said};", remedy="check the disk")
+    folder, stem = app.root / app.config.backup.dir, app.db.path.stem
+    target = folder / f"{stem}-{stamp(now_wall_ms)}.db"
+    write_copy(app.db, target)
+    n_kept = drop_oldest(folder, f"{stem}-*.db", keep=app.config.backup.keep)
+    return {"file": str(target), "bytes": target.stat().st_size, "kept": n_kept}
 
 
 def unused(path: Path) -> Path:

@@ -17,8 +17,9 @@ import yaml
 from core.app import App
 from core.config_edit import with_values
 from core.errors import StoreError
-from core.jobs.maintain import unused, want_whole
+from core.jobs.maintain import unused
 from core.notify.redaction import CREDENTIALS, hide, secrets_of
+from core.store.copies import want_whole
 from core.store.db import WriterLock
 
 VERSION = 1

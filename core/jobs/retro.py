@@ -59,7 +59,7 @@ def retro_scan(
     report = ScanReport()
     if app.holds_lock and not dry_run:
         follow_all(app, now_ms=ALL_TIME_MS[1])
-    tasks = _tasks(
+    tasks = tasks_of(
         app,
         report,
         symbols=symbols or app.config.symbols,
@@ -86,7 +86,7 @@ def retro_scan(
     return report
 
 
-def _tasks(
+def tasks_of(
     app: App,
     report: ScanReport,
     *,
@@ -96,6 +96,10 @@ def _tasks(
     stride: int,
     limit: int,
 ) -> list[Task]:
+    """Return the stored bars of a window to scan, none beyond a position the scheduler holds.
+
+    Why a series has none is said in the report.
+    """
     tasks = []
     for symbol in symbols:
         for timeframe in timeframes:
@@ -226,7 +230,7 @@ class _Run:
 
     def take(self, scans: Sequence[SeriesScan]) -> None:
         """Judge what a chunk holds and store it, with its counts, in one transaction."""
-        found = [pair for one in scans for pair in _candidates(self.app, one)]
+        found = [pair for one in scans for pair in with_fates(self.app, one)]
         found.sort(key=lambda pair: pair[0].decided_ms)
         candidates, columns = [c for c, _ in found], [column for _, column in found]
         verdicts = self.judge.verdicts(candidates) if candidates else []
@@ -310,7 +314,7 @@ class _Run:
             signal_store.raise_funnel(self.app.db, one.task.series, self.app.strategy, counts)
 
 
-def _candidates(app: App, scan: SeriesScan) -> Iterator[tuple[Candidate, dict[str, Any]]]:
+def with_fates(app: App, scan: SeriesScan) -> Iterator[tuple[Candidate, dict[str, Any]]]:
     """Yield what counts of a scan, with the columns that following it filled."""
     usd = app.config.signals.evaluation.usd_per_trade
     columns = fates(scan.orders, scan.states, usd_per_trade=usd)

@@ -11,7 +11,7 @@ from core import evaluation_page
 from core.app import App, wall_ms
 from core.domain import Message, Progress
 from core.errors import UsageError
-from core.jobs import evaluation, learning, maintain, pack, run, tell, verify
+from core.jobs import evaluation, learning, maintain, pack, run, tell, upgrade, verify
 from core.jobs.explain import data_now_ms
 from core.jobs.standing import note_verified
 from core.notify import channels, sinks_of
@@ -27,6 +27,8 @@ def run_tool(app: App, args: argparse.Namespace, *, progress: Progress) -> tuple
         return _learning(app, args, progress), True
     if step == "verify":
         return _verify(app, args, progress)
+    if step == "upgrade":
+        return upgrade.upgrade(app, days=args.days, progress=progress)
     if step == "doctor":
         rows = maintain.doctor(app)
         shown = [{"state": state, "what": what, "remedy": remedy} for state, what, remedy in rows]

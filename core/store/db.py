@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -204,11 +204,18 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_database(path: Path, *, checkpointer: bool = True) -> Database:
+def open_database(
+    path: Path,
+    *,
+    checkpointer: bool = True,
+    before_migration: Callable[[Database, int], object] = lambda *_: None,
+) -> Database:
     """Open (and create or migrate) the database for writing.
 
     Only a `checkpointer`, the process that holds the writer lock file, may move the WAL, as it
-    grows and on close. Raises StoreError, and changes nothing, where the file is not ours.
+    grows and on close. `before_migration` is called with a database of an older schema and that
+    schema, before anything is changed; where it raises, nothing is. Raises StoreError, and changes
+    nothing, where the file is not ours.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = _connect(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
@@ -218,15 +225,17 @@ def open_database(path: Path, *, checkpointer: bool = True) -> Database:
         for pragma in _WRITER:
             database.rows(f"PRAGMA {pragma}")
         database.rows(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES if checkpointer else 0}")
+        if not checkpointer:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        if version < schema.VERSION:
+            if version:
+                before_migration(database, version)
+            with database.write():
+                now = int(database.value("PRAGMA user_version"))
+                schema.migrate(connection.execute, version=now)
     except BaseException:
         database.close()
         raise
-    if not checkpointer:
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    if version < schema.VERSION:
-        with database.write():
-            now = int(database.value("PRAGMA user_version"))
-            schema.migrate(connection.execute, version=now)
     return database
 
 
@@ -280,7 +289,7 @@ def open_current(path: Path) -> Database:
         if version < schema.VERSION:
             raise StoreError(
                 f"{path} has schema {version}, this program wants {schema.VERSION};",
-                remedy="run: python init_db.py",
+                remedy="run: make upgrade, or: python init_db.py",
             )
     except BaseException:
         database.close()
