@@ -37,7 +37,7 @@ def test_a_line_says_what_was_found() -> None:
     assert summary(rows) == "PLANTED certified 1 of 2, NULL 0 of 1"
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=2)
 def test_six_seeds_of_the_demo() -> None:
     """The edge is certified in all markets that have one but what luck costs, and in no other."""
     rows = list(

@@ -319,6 +319,7 @@ def check_noise(folder: Path, n: int) -> None:
     assert len(promoted) <= most_by_luck(n, NOISE_SHARE), f"promoted with seeds {promoted}"
 
 
+@pytest.mark.small
 def test_a_challenger_of_noise_is_kept_out(tmp_path: Path) -> None:
     """T15: of four challengers that learnt shuffled outcomes hardly one is promoted."""
     check_noise(tmp_path, 4)

@@ -72,6 +72,7 @@ def check_certificates(found: Sequence[Found]) -> None:
     assert sum(one.lift["n"] for one in found) / n > 300
 
 
+@pytest.mark.small
 def test_nothing_is_found_in_walks(tmp_path: Path) -> None:
     """T4, T10: walks scanned, followed and learnt from, with no floor under the limits."""
     found = list(walks(tmp_path, 10))
@@ -91,6 +92,7 @@ def test_costs_alone_certify_nothing(tmp_path: Path) -> None:
     app.close()
 
 
+@pytest.mark.small
 def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     """T5: a strong edge, but outcomes dealt out anew within each symbol in runs of ten."""
     check_ranking(list(shuffled(tmp_path, 5)))
@@ -105,12 +107,13 @@ def shuffled(folder: Path, n: int) -> Iterator[Found]:
         known.world.db.close()
 
 
+@pytest.mark.small
 def test_copied_luck_proves_nothing(tmp_path: Path) -> None:
     """T11: four near copies of each trade count as one, in both modes."""
     check_certificates(list(copied(tmp_path, 6)))
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=6)
 def test_nothing_is_found_in_two_hundred_walks(tmp_path: Path) -> None:
     """T4 and T10 at full size."""
     found = list(walks(tmp_path, 200))
@@ -124,7 +127,7 @@ def test_shuffled_labels_teach_nothing_twenty_times(tmp_path: Path) -> None:
     check_ranking(list(shuffled(tmp_path, 20)))
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=2)
 def test_copied_luck_proves_nothing_in_two_hundred_worlds(tmp_path: Path) -> None:
     """T11 at full size."""
     check_certificates(list(copied(tmp_path, 200)))

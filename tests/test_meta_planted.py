@@ -123,13 +123,13 @@ def test_an_edge_that_died_before_the_window_is_not_certified(tmp_path: Path) ->
     world.db.close()
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=5)
 def test_planted_edges_are_certified_in_fifty_worlds(tmp_path: Path) -> None:
     """T12 at full size: n = 6000, 70 % of what the oracle earns."""
     check_planted(list(planted(tmp_path, 50, EDGE, n=6000)), share=0.7)
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=1)
 def test_edges_just_below_the_target_in_fifty_worlds(tmp_path: Path) -> None:
     """T13 at full size."""
     check_validity(list(just_below(tmp_path, 50, JUST_BELOW, n=2500)))

@@ -154,6 +154,7 @@ def check_weathered(sink: Mortal, texts: list[str], bot: Bot) -> None:
         assert sink.doubts[text] or not came[0].startswith(REPEAT)
 
 
+@pytest.mark.small
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_storm_with_kills_loses_nothing(seed: int, tmp_path: Path, bot: Bot) -> None:
     """100 messages, 5 kills."""

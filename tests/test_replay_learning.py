@@ -89,6 +89,7 @@ def speakers_agree(world: ReplayWorld, patch: pytest.MonkeyPatch) -> list[str]:
     return [str(row["ml_model"]) for row in fresh]
 
 
+@pytest.mark.small
 def test_a_replay_that_learns_equals_its_retro_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
