@@ -33,6 +33,10 @@ class Forked:
         return cls(process)
 
     @property
+    def pid(self) -> int:
+        return self.process.pid or 0
+
+    @property
     def returncode(self) -> int | None:
         return self.process.exitcode
 
@@ -41,8 +45,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         """Send a signal; nothing, where it has ended by itself."""
-        if self.process.is_alive() and self.process.pid is not None:
-            os.kill(self.process.pid, number)
+        if self.process.is_alive():
+            os.kill(self.pid, number)
 
     def wait(self) -> int:
         self.process.join()

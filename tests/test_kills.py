@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from core.jobs import maintain
 from core.store import Database, open_reader
 from core.timeframe import MINUTE_MS
 from tests.engine_world import opened, table
+from tests.figures import Record
 from tests.forked_scheduler import Forked
 from tests.replay_world import ReplayWorld, market, prepared, replayed, without_minutes
 
-Figure = Callable[[str, object], None]
 ROOT = Path(__file__).parents[1]
 TALKATIVE: dict[str, Any] = {  # much is told, so that there is much to lose
     "notify": {"telegram": {"send": "all"}, "digest_hour": 18},
@@ -184,10 +183,10 @@ def test_twenty_kills_leave_no_trace(half_a_day: ReplayWorld) -> None:
 
 
 @pytest.mark.long(minutes=3)
-def test_two_hundred_kills_leave_no_trace(tmp_path: Path, record_property: Figure) -> None:
+def test_two_hundred_kills_leave_no_trace(tmp_path: Path, record_property: Record) -> None:
     """A day of replay, killed two hundred times."""
     figure = check(world_of(tmp_path / "start", hours=24), n_kills=200, seed=12)
-    record_property("kills", figure)
+    record_property("of 200:", figure)
 
 
 def test_a_second_scheduler_is_refused_and_a_stop_is_clean(half_a_day: ReplayWorld) -> None:

@@ -51,7 +51,7 @@ def test_makefile_targets_in_the_readme_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-@pytest.mark.parametrize("folder", ["core", "demo", "docs", "benchmarks"])
+@pytest.mark.parametrize("folder", ["core", "demo", "docs", "benchmarks", "proof"])
 def test_nothing_names_a_machine(folder: str) -> None:
     """No absolute path of somebody's machine in code or docs."""
     texts = [
