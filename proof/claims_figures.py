@@ -94,6 +94,7 @@ def _record(row: str, says: str) -> tuple[Claim, ...]:
         claim("win-rate, %", ["win_rate"], cells[2], digits=1, scale=100),
         claim("a coin flip's, %", ["p_mart"], cells[3], digits=1, scale=100),
         claim("gross R", ["mean_gross_r"], cells[4]),
+        claim("cost R", ["cost_r"], cells[5]),
         claim("net R", ["mean_r"], cells[6]),
     )
 
@@ -112,6 +113,16 @@ RECORDED = Subject(
             "15m",
         ),
         *_record(
+            "| 1h | 782 (234) | 38.2 % [33.2, 43.6] | 38.9 % | -0.04 | 0.06 |"
+            " -0.11 [-0.20, -0.02] |",
+            "1h",
+        ),
+        *_record(
+            "| 4h | 183 (56) | 33.9 % [24.5, 44.8] | 38.9 % | -0.09 | 0.05 |"
+            " -0.14 [-0.31, +0.02] |",
+            "4h",
+        ),
+        *_record(
             "| `limit` | 2,355 (479) | 35.2 % [31.7, 38.9] | 35.2 % | -0.04 | 0.09 |"
             " -0.13 [-0.18, -0.09] |",
             "`limit`",
@@ -127,9 +138,10 @@ RECORDED = Subject(
 _BEST = "coverage/coverage=0.3/"
 
 
-def _judged(says: str, figure: str, row: str, **form: float) -> Claim:
+def _judged(says: str, figures: str, row: str, **form: float) -> Claim:
     """Return the claim of one row of the README's table of the evaluation: its three samples."""
-    places = [f"frozen/{part}/{figure}" for part in ("all", "same", "unseen")]
+    parts = ("all", "same", "unseen")
+    places = [f"frozen/{part}/{figure}" for part in parts for figure in figures.split()]
     by = Figures(run="evaluate", places=places, **form)  # type: ignore[arg-type]
     return Claim(says=says, by=by, readme=row, quotes=row.partition(" | ")[2])
 
@@ -141,6 +153,18 @@ EVALUATION = Subject(
             says="Whether there is an edge after costs.",
             by=Figures(run="evaluate", places=["verdict"]),
             readme="**No edge after costs.**",
+        ),
+        _judged(
+            "Trades of the best 30 %, effective ones.",
+            f"{_BEST}n {_BEST}n_eff",
+            "| trades (effective) | 2,481 (255) | 1,720 (225) | 1,406 (333) |",
+            digits=0,
+        ),
+        _judged(
+            "AUC, the coin flip's.",
+            "auc auc_mart",
+            "| AUC, coin flip's AUC | .547, .547 | .545, .547 | .545, .542 |",
+            digits=3,
         ),
         _judged(
             "Net R of the best 30 %.",
