@@ -121,7 +121,7 @@ def carry_out(shelf: Shelf, run: str, *, data: Path | None, chosen: Sequence[str
     Chosen tests are noted under the name of their own, so that the whole suite is still to do.
     """
     shelf.folder.mkdir(parents=True, exist_ok=True)
-    name = "tests, some" if chosen else run
+    name = "some tests" if chosen else run
     before = shelf.log().get(run, {})
     if before.get("code") == 0 and not chosen:
         return 0

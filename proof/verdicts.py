@@ -70,6 +70,8 @@ def of_tests(by: Cases, ended: Mapping[str, Mapping[str, Any]]) -> tuple[str, st
                 amiss["skipped"] = row["reason"]
             figures += [f"{what} {value}" for what, value in row["figures"].items()]
     told = "; ".join(figures) if figures else f"{n_passed} passed" if n_passed else ""
+    if NOT_RUN in amiss and n_passed:
+        amiss[NOT_RUN] = "some of them"
     for verdict in (FAILED, "skipped", NOT_RUN):
         if verdict in amiss:
             return told, ": ".join(filter(None, (verdict, amiss[verdict])))
