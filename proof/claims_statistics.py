@@ -98,5 +98,13 @@ STATISTICS = Subject(
             readme="the edge was certified in 19 of 20 PLANTED markets, and in 0 of 20 NULL ones",
             quotes="19 of 20 PLANTED markets, and in 0 of 20",
         ),
+        Claim(
+            says="A champion that earns too little for luck is DEGRADED once, and told once.",
+            by=_tests(
+                "test_monitor_job.py::test_a_champion_that_loses_is_degraded_once_and_the_owner_told_once",
+                "test_monitor_job.py::test_a_champion_that_keeps_its_word_stays_certified",
+            ),
+            readme="its state goes from CERTIFIED to DEGRADED",
+        ),
     ),
 )
