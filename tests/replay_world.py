@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from core import candle_files
@@ -106,13 +105,6 @@ def signals(app: App, *without: str) -> list[dict[str, Any]]:
         " ON f.signal_id = s.id ORDER BY decided_ms, symbol, timeframe, setup, direction, p0_ms"
     )
     return [{name: v for name, v in row.items() if name not in without} for row in rows]
-
-
-def outage_ms_of(world: ReplayWorld, symbol: str) -> int:
-    """When minutes of the replay are first missing; its end, where none are."""
-    minutes = world.truth[symbol].ts_ms
-    holes = minutes[:-1][np.diff(minutes) > MINUTE_MS]
-    return min((int(ms) for ms in holes if ms > world.split_ms), default=world.end_ms)
 
 
 def walked_on(app: App, patch: pytest.MonkeyPatch) -> None:
