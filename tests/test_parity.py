@@ -106,7 +106,7 @@ def long_engine(folder: Path) -> App:
     return opened(world.folder / "config.yaml")
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=2)
 def test_ninety_days_and_four_hundred_points(tmp_path: Path, record_property: Record) -> None:
     """Three pairs, bar by bar for ninety days; 400 points and twenty stretches more."""
     app, n_rows, n_trades = long_engine(tmp_path / "a"), 0, 0
