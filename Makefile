@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCRIPTS := scheduler_run.py download_data.py retro_scan.py scan_signals.py train_meta.py \
   calibrate_meta.py tune_thresholds.py maintenance.py dashboard.py analyze_results.py \
   db_inspect.py init_db.py
-CODE := core demo benchmarks tests $(SCRIPTS)
+CODE := core demo benchmarks proof tests $(SCRIPTS)
 WORKERS ?= 2
 
-.PHONY: help install dev demo setup run upgrade dashboard test check test-long quick bench evaluate \
+.PHONY: help install dev demo setup run upgrade dashboard test check test-long quick bench evaluate proof \
   format clean screenshots
 .DEFAULT_GOAL := help
 
@@ -63,12 +63,12 @@ test: dev $(VENV)/.compiled ## format, lint, types, layers, tests
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" --durations=10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long" --durations=10
 
 check: test
 
-test-long: dev $(VENV)/.compiled ## the long suites too
-	$(BIN)/python -m pytest -n $(WORKERS) --durations=20
+test-long: dev $(VENV)/.compiled ## the long suites too, each law at its full size
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not small" --durations=20
 
 quick: dev ## tests only, one process
 	$(BIN)/python -m pytest -x -m "not long"
@@ -80,6 +80,10 @@ evaluate: CANDLES = $(or $(DATA),$(wildcard ../shared/data/ohlcv))
 evaluate: install ## the model on DATA=folder of candles; ASK="--train BTC,ETH --unseen SUI"
 	@test -n "$(CANDLES)" || { echo "give the candles: make evaluate DATA=folder" >&2; exit 2; }
 	$(BIN)/python maintenance.py evaluate --data "$(CANDLES)" $(ASK)
+
+proof: CANDLES = $(or $(DATA),$(wildcard ../shared/data/ohlcv))
+proof: dev $(VENV)/.compiled ## test-long, bench, evaluate: docs/proof.md; ONLY="bench:rate tests/test_risk.py"
+	$(BIN)/python -m proof $(if $(CANDLES),--data "$(CANDLES)") $(if $(ONLY),--only $(ONLY))
 
 format: dev ## format and sort imports
 	$(BIN)/ruff check --fix --select I $(CODE)

@@ -1,15 +1,20 @@
 """Print what the engine costs beside bare yardsticks: `python -m benchmarks` (or `make bench`).
 
-`python -m benchmarks NAME...` prints some of the tables only. Machines are noisy: read the ratios,
-not the seconds. Every figure is the median of three runs unless its table says otherwise.
+`python -m benchmarks NAME...` prints some of the tables only, `--json FILE` writes them too.
+Machines are noisy: read the ratios, not the seconds. Every figure is the median of three runs
+unless its table says otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from core import cli
 
@@ -34,13 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
-    wanted = parser.parse_args(argv).names
-    cli.check_known("table", wanted, NAMES)
-    for name in wanted or NAMES:
-        for table in importlib.import_module(f"benchmarks.{name}").tables():
-            cli.show(table.rows, as_json=False, title=f"\n{table.title}")
-            sys.stdout.flush()
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables, by name")
+    args = parser.parse_args(argv)
+    cli.check_known("table", args.names, NAMES)
+    found = {name: _shown(name) for name in args.names or NAMES}
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return 0
+
+
+def _shown(name: str) -> dict[str, Any]:
+    """Print the tables of one name; returns them with the seconds that they took."""
+    begun, tables = time.monotonic(), list[dict[str, Any]]()
+    for table in importlib.import_module(f"benchmarks.{name}").tables():
+        cli.show(table.rows, as_json=False, title=f"\n{table.title}")
+        sys.stdout.flush()
+        tables.append(table._asdict())
+    return {"tables": tables, "seconds": round(time.monotonic() - begun, 1)}
 
 
 if __name__ == "__main__":

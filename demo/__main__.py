@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import signal
 import socket
 import subprocess
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="instead: train on both markets of so many seeds, and count what was certified",
     )
     parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="of --seeds: write the figures")
     parser.add_argument(
         "--drift",
         type=float,
@@ -96,6 +98,9 @@ def _count(args: argparse.Namespace) -> int:
         rows.append(row)
         _say(line_of(row))
     _say(summary(rows))
+    if args.json:
+        found = {"summary": summary(rows), "markets": rows}
+        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return 0
 
 

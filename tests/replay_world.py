@@ -11,10 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core import candle_files
 from core.app import App
 from core.domain import Candles
-from core.jobs import files, retro, run
+from core.jobs import files, follow, retro, run
 from core.timeframe import DAY_MS, MINUTE_MS
 from demo.market import ASSETS, MarketSpec, generate
 from tests.engine_world import opened, part, write_config
@@ -103,3 +105,31 @@ def signals(app: App, *without: str) -> list[dict[str, Any]]:
         " ON f.signal_id = s.id ORDER BY decided_ms, symbol, timeframe, setup, direction, p0_ms"
     )
     return [{name: v for name, v in row.items() if name not in without} for row in rows]
+
+
+def walked_on(app: App, patch: pytest.MonkeyPatch) -> None:
+    """Write the state of every open row, also where nothing happened for less than an hour."""
+    patch.setattr(follow, "_SAVE_EVERY_MS", 0)
+    follow.follow_all(app, now_ms=1 << 52)
+
+
+def agreeing(
+    live: App, past: App, outage_ms: int, patch: pytest.MonkeyPatch
+) -> list[dict[str, Any]]:
+    """Compare the books of both; returns those of the live one."""
+    walked_on(live, patch)
+    walked_on(past, patch)
+    ours, theirs = (signals(app, "id", "origin") for app in (live, past))
+    late = [row for row in ours if row["delivery_reason"] == "late"]
+    assert all(row["decided_ms"] >= outage_ms for row in late)
+    delivery = ("delivery", "delivery_reason")
+    assert [bare(row, delivery) for row in ours] == [bare(row, delivery) for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        if mine["decided_ms"] <= outage_ms:
+            assert mine == other
+    return ours
+
+
+def bare(row: dict[str, Any], without: tuple[str, ...]) -> dict[str, Any]:
+    """A row without some of its columns."""
+    return {name: value for name, value in row.items() if name not in without}

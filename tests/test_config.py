@@ -387,13 +387,14 @@ def read_or_refused(numbers: range) -> float:
     return len(refused) / len(said)
 
 
+@pytest.mark.small
 @pytest.mark.parametrize("part", range(5))
 def test_five_hundred_mutilated_files_are_read_or_refused(part: int) -> None:
     """Each gives settings or a ConfigError of one line, and never another exception."""
     assert 0.2 < read_or_refused(range(100 * part, 100 * part + 100)) < 0.95
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=1)
 def test_ten_thousand_mutilated_files_are_read_or_refused() -> None:
     """The same, twenty times as often."""
     assert 0.2 < read_or_refused(range(500, 10_500)) < 0.95

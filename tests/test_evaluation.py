@@ -24,6 +24,7 @@ from core.ml.sample import Sample
 from core.timeframe import DAY_MS
 from demo.market import ASSETS, MarketSpec, generate, planted
 from tests.candidate_world import START_MS, STEP_MS, World, world
+from tests.figures import Record
 
 TAUGHT, NEVER = "A/USDT", "B/USDT"
 N, N_DRIFTLESS = 3200, 1600
@@ -335,7 +336,7 @@ def test_goals_without_a_figure_are_neither_reached_nor_missed(driftless_report:
 
 
 @pytest.mark.long
-def test_without_skill_few_intervals_miss_nothing(tmp_path: Path) -> None:
+def test_without_skill_few_intervals_miss_nothing(tmp_path: Path, record_property: Record) -> None:
     """Over 30 driftless worlds each 90 % interval covers 0 in at least 23; 5 % claim an edge."""
     held, n_claimed = np.zeros(3), 0
     for seed in range(30):
@@ -348,6 +349,8 @@ def test_without_skill_few_intervals_miss_nothing(tmp_path: Path) -> None:
         n_claimed += figures["edge_after_costs"]
         held += [low <= 0 <= high for _, low, high in spans]
         made.db.close()
+    record_property("intervals that hold 0, of 30", held.astype(int).tolist())
+    record_property("edges claimed", n_claimed)
     assert (held >= 23).all(), held  # at .90 each, fewer has a chance under .01
     assert n_claimed <= 5  # of 1.5 at most expected: costs are lost
 

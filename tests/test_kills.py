@@ -20,6 +20,8 @@ from core.jobs import maintain
 from core.store import Database, open_reader
 from core.timeframe import MINUTE_MS
 from tests.engine_world import opened, table
+from tests.figures import Record
+from tests.forked_scheduler import Forked
 from tests.replay_world import ReplayWorld, market, prepared, replayed, without_minutes
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +31,7 @@ TALKATIVE: dict[str, Any] = {  # much is told, so that there is much to lose
     "timeframes": ["5m", "15m"],
     "guards": dict.fromkeys(("max_open", "max_open_per_side", "max_drawdown_r"), 0),
 }
+MANY = 50  # kills, from which on most processes are forked
 WAIT_S = 60.0  # for a child that makes no progress at all
 TABLES = {  # what must be equal, and the columns that say when or how often it was tried
     "candles": (),
@@ -56,17 +59,21 @@ def world_of(folder: Path, *, hours: int) -> ReplayWorld:
 
 @dataclass
 class Child:
-    """A real `scheduler_run.py` on a stepped replay."""
+    """A real `scheduler_run.py` on a stepped replay; `loads_s` is how long it may take to begin."""
 
     config: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
+    loads_s: float = 1.0
 
     @classmethod
-    def start(cls, config: Path) -> Child:
+    def start(cls, config: Path, *, forked: bool = False) -> Child:
+        log = config.parent / "stderr.txt"
+        if forked:
+            return cls(config, Forked.start(config, log), loads_s=0.1)
         command = [sys.executable, str(ROOT / "scheduler_run.py"), "--config", str(config)]
         quiet = [*command, "--log-level", "error"]
-        log = (config.parent / "stderr.txt").open("ab")
-        return cls(config, subprocess.Popen(quiet, stdout=subprocess.DEVNULL, stderr=log))
+        with log.open("ab") as end:
+            return cls(config, subprocess.Popen(quiet, stdout=subprocess.DEVNULL, stderr=end))
 
     def reached(self, at_ms: int) -> bool:
         """Wait until its pipeline is done with an instant; False when it ended before."""
@@ -105,8 +112,11 @@ def contents(db: Database) -> dict[str, list[tuple[Any, ...]]]:
     return {name: table(db, name, without=skip) for name, skip in TABLES.items()}
 
 
-def killed_to_the_end(world: ReplayWorld, config: Path, *, n_kills: int, seed: int) -> None:
-    """Kill and restart: mostly at random minutes of market time, now and then while it starts."""
+def killed_to_the_end(world: ReplayWorld, config: Path, *, n_kills: int, seed: int) -> int:
+    """Kill and restart: mostly at random minutes of market time, now and then while it starts.
+
+    Of more than a few all but each tenth are forked. Returns how many were killed in their work.
+    """
     rng = random.Random(seed)
     n_early = n_kills // 5
     span = (world.end_ms - world.split_ms) // MINUTE_MS
@@ -115,10 +125,10 @@ def killed_to_the_end(world: ReplayWorld, config: Path, *, n_kills: int, seed: i
     for _ in range(n_early):
         stops.insert(rng.randrange(len(stops)), None)
     n_killed = 0
-    for at_ms in stops:
-        child = Child.start(config)
+    for number, at_ms in enumerate(stops):
+        child = Child.start(config, forked=n_kills > MANY and number % 10 > 0)
         if at_ms is None:
-            time.sleep(rng.uniform(0.05, 1.0))
+            time.sleep(rng.uniform(0.05, 1.0) * child.loads_s)
         else:
             child.reached(at_ms)
             time.sleep(rng.uniform(0.0, 0.02))  # anywhere in the next two minutes
@@ -128,16 +138,17 @@ def killed_to_the_end(world: ReplayWorld, config: Path, *, n_kills: int, seed: i
         with open_reader(config.with_name("ohlcv.db")) as db:
             assert db.value("PRAGMA quick_check") == "ok"
     assert n_killed >= 0.9 * n_kills
+    return n_killed
 
 
-def check(world: ReplayWorld, *, n_kills: int, seed: int) -> None:
-    """Compare a killed run with an undisturbed one."""
+def check(world: ReplayWorld, *, n_kills: int, seed: int) -> str:
+    """Compare a killed run with an undisturbed one; returns what was compared."""
     calm = opened(world.copy("calm"))
     replayed(calm)
     want = contents(calm.db)
     calm.close()
     config = world.copy("killed")
-    killed_to_the_end(world, config, n_kills=n_kills, seed=seed)
+    n_killed = killed_to_the_end(world, config, n_kills=n_kills, seed=seed)
     last = Child.start(config)
     assert not last.reached(1 << 60)
     app = opened(config)
@@ -155,6 +166,8 @@ def check(world: ReplayWorld, *, n_kills: int, seed: int) -> None:
     errors = app.db.rows("SELECT DISTINCT detail FROM job_runs WHERE outcome <> 'ok'")
     assert errors == []
     app.close()
+    n_rows = sum(map(len, got.values()))
+    return f"{n_killed} kills; {n_rows:,} rows of {len(TABLES)} tables equal, {len(keys)} messages"
 
 
 @pytest.fixture(scope="module")
@@ -163,15 +176,17 @@ def half_a_day(tmp_path_factory: pytest.TempPathFactory) -> ReplayWorld:
     return world_of(tmp_path_factory.mktemp("kills") / "start", hours=12)
 
 
+@pytest.mark.small
 def test_twenty_kills_leave_no_trace(half_a_day: ReplayWorld) -> None:
     """Half a day of replay, killed twenty times at random moments, each time started again."""
     check(half_a_day, n_kills=20, seed=11)
 
 
-@pytest.mark.long
-def test_two_hundred_kills_leave_no_trace(tmp_path: Path) -> None:
+@pytest.mark.long(minutes=3)
+def test_two_hundred_kills_leave_no_trace(tmp_path: Path, record_property: Record) -> None:
     """A day of replay, killed two hundred times."""
-    check(world_of(tmp_path / "start", hours=24), n_kills=200, seed=12)
+    figure = check(world_of(tmp_path / "start", hours=24), n_kills=200, seed=12)
+    record_property("of 200:", figure)
 
 
 def test_a_second_scheduler_is_refused_and_a_stop_is_clean(half_a_day: ReplayWorld) -> None:

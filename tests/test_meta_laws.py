@@ -33,6 +33,7 @@ from core.store import models
 from core.timeframe import DAY_MS, HOUR_MS
 from tests import learning_leaks
 from tests.candidate_world import START_MS, World, live_candidate, world
+from tests.figures import Record
 from tests.meta_worlds import most_by_luck
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -313,21 +314,23 @@ def noise_is_promoted(folder: Path, seed: int) -> bool:
     return bool(duel["promoted"])
 
 
-def check_noise(folder: Path, n: int) -> None:
+def check_noise(folder: Path, n: int) -> str:
     """Count the challengers of noise that were promoted; the champion knows something."""
     promoted = [seed for seed in range(n) if noise_is_promoted(folder / str(seed), seed)]
     assert len(promoted) <= most_by_luck(n, NOISE_SHARE), f"promoted with seeds {promoted}"
+    return f"{len(promoted)} of {n}"
 
 
+@pytest.mark.small
 def test_a_challenger_of_noise_is_kept_out(tmp_path: Path) -> None:
     """T15: of four challengers that learnt shuffled outcomes hardly one is promoted."""
     check_noise(tmp_path, 4)
 
 
 @pytest.mark.long
-def test_challengers_of_noise_are_kept_out(tmp_path: Path) -> None:
+def test_challengers_of_noise_are_kept_out(tmp_path: Path, record_property: Record) -> None:
     """T15 at full size: no more than one in twenty, within luck."""
-    check_noise(tmp_path, 40)
+    record_property("noise promoted", check_noise(tmp_path, 40))
 
 
 def test_an_equal_one_is_promoted_and_rolled_back_bit_for_bit(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from core.jobs import learning
 from core.tuning import DELTA
 from tests.candidate_world import DRIVER
+from tests.figures import Record, with_error
 from tests.meta_worlds import (
     FREE,
     NO_FLOOR_PCT,
@@ -72,6 +73,22 @@ def check_certificates(found: Sequence[Found]) -> None:
     assert sum(one.lift["n"] for one in found) / n > 300
 
 
+def gains_of(found: Sequence[Found]) -> str:
+    """What is recorded of T4 and T5."""
+    gains = [one.auc_gain for one in found]
+    return f"{with_error(gains)}, the most {max(gains):.3f}"
+
+
+def certified_of(found: Sequence[Found]) -> str:
+    """What is recorded of T10 and T11."""
+    n_ev, n_p = (
+        sum(root(getattr(one, mode))["certified"] for one in found) for mode in ("ev", "p")
+    )
+    held = sum(one.lift_covers_0 for one in found) / len(found)
+    return f"by EV {n_ev}, by p {n_p} of {len(found)}; the lift's interval holds 0 in {held:.3f}"
+
+
+@pytest.mark.small
 def test_nothing_is_found_in_walks(tmp_path: Path) -> None:
     """T4, T10: walks scanned, followed and learnt from, with no floor under the limits."""
     found = list(walks(tmp_path, 10))
@@ -91,6 +108,7 @@ def test_costs_alone_certify_nothing(tmp_path: Path) -> None:
     app.close()
 
 
+@pytest.mark.small
 def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     """T5: a strong edge, but outcomes dealt out anew within each symbol in runs of ten."""
     check_ranking(list(shuffled(tmp_path, 5)))
@@ -105,26 +123,37 @@ def shuffled(folder: Path, n: int) -> Iterator[Found]:
         known.world.db.close()
 
 
+@pytest.mark.small
 def test_copied_luck_proves_nothing(tmp_path: Path) -> None:
     """T11: four near copies of each trade count as one, in both modes."""
     check_certificates(list(copied(tmp_path, 6)))
 
 
-@pytest.mark.long
-def test_nothing_is_found_in_two_hundred_walks(tmp_path: Path) -> None:
+@pytest.mark.long(minutes=6)
+def test_nothing_is_found_in_two_hundred_walks(tmp_path: Path, record_property: Record) -> None:
     """T4 and T10 at full size."""
     found = list(walks(tmp_path, 200))
+    record_property("AUC less the coin flip's", gains_of(found))
+    record_property("certified", certified_of(found))
     check_ranking(found)
     check_certificates(found)
 
 
 @pytest.mark.long
-def test_shuffled_labels_teach_nothing_twenty_times(tmp_path: Path) -> None:
+def test_shuffled_labels_teach_nothing_twenty_times(
+    tmp_path: Path, record_property: Record
+) -> None:
     """T5 at full size."""
-    check_ranking(list(shuffled(tmp_path, 20)))
+    found = list(shuffled(tmp_path, 20))
+    record_property("AUC less the coin flip's", gains_of(found))
+    check_ranking(found)
 
 
-@pytest.mark.long
-def test_copied_luck_proves_nothing_in_two_hundred_worlds(tmp_path: Path) -> None:
+@pytest.mark.long(minutes=2)
+def test_copied_luck_proves_nothing_in_two_hundred_worlds(
+    tmp_path: Path, record_property: Record
+) -> None:
     """T11 at full size."""
-    check_certificates(list(copied(tmp_path, 200)))
+    found = list(copied(tmp_path, 200))
+    record_property("certified", certified_of(found))
+    check_certificates(found)

@@ -12,6 +12,7 @@ import pytest
 from core.jobs import learning
 from core.timeframe import DAY_MS
 from core.tuning import DELTA
+from tests.figures import Record, with_error
 from tests.meta_worlds import (
     NO_FLOOR_PCT,
     Found,
@@ -83,6 +84,14 @@ def just_below(folder: Path, n_worlds: int, truth: Truth, *, n: int) -> Iterator
         known.world.db.close()
 
 
+def certified_of(found: Sequence[Found]) -> str:
+    """What is recorded of T12 and T13."""
+    n_ev, n_p = (
+        sum(root(getattr(one, mode))["certified"] for one in found) for mode in ("ev", "p")
+    )
+    return f"by EV {n_ev}, by p {n_p} of {len(found)}"
+
+
 def check_validity(found: Sequence[Found]) -> None:
     """No choice reaches the target, so any certificate is false: no more than delta of them."""
     for mode in ("ev", "p"):
@@ -123,13 +132,25 @@ def test_an_edge_that_died_before_the_window_is_not_certified(tmp_path: Path) ->
     world.db.close()
 
 
-@pytest.mark.long
-def test_planted_edges_are_certified_in_fifty_worlds(tmp_path: Path) -> None:
+@pytest.mark.long(minutes=5)
+def test_planted_edges_are_certified_in_fifty_worlds(
+    tmp_path: Path, record_property: Record
+) -> None:
     """T12 at full size: n = 6000, 70 % of what the oracle earns."""
-    check_planted(list(planted(tmp_path, 50, EDGE, n=6000)), share=0.7)
+    caught = list(planted(tmp_path, 50, EDGE, n=6000))
+    shares = [one.share_of_oracle for one in caught]
+    record_property("certified", certified_of([one.found for one in caught]))
+    record_property("of the oracle's worth", with_error(shares))
+    slopes = [one.found.lift["calibration_slope"] for one in caught]
+    record_property("calibration slope", with_error(slopes))
+    check_planted(caught, share=0.7)
 
 
-@pytest.mark.long
-def test_edges_just_below_the_target_in_fifty_worlds(tmp_path: Path) -> None:
+@pytest.mark.long(minutes=1)
+def test_edges_just_below_the_target_in_fifty_worlds(
+    tmp_path: Path, record_property: Record
+) -> None:
     """T13 at full size."""
-    check_validity(list(just_below(tmp_path, 50, JUST_BELOW, n=2500)))
+    found = list(just_below(tmp_path, 50, JUST_BELOW, n=2500))
+    record_property("certified", certified_of(found))
+    check_validity(found)

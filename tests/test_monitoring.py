@@ -23,6 +23,7 @@ from core.monitoring import (
     record_of,
 )
 from core.timeframe import DAY_MS, HOUR_MS
+from tests.figures import Record
 
 FAR_MS = NEVER_MS - 2
 ENDLESS = 1e-12  # an alpha that no stream here reaches
@@ -218,7 +219,9 @@ def overlapping(rng: np.random.Generator, p: Floats) -> Bets:
 
 
 @pytest.mark.parametrize("stream", [alone, daily, overlapping])
-def test_a_promise_kept_is_called_broken_in_no_more_than_alpha_of_lives(stream: Stream) -> None:
+def test_a_promise_kept_is_called_broken_in_no_more_than_alpha_of_lives(
+    stream: Stream, record_property: Record
+) -> None:
     """T16: 1000 stationary lives of 600 trades that earn just what was promised, looked at always.
 
     In turn, in clusters that share their luck, and with overlapping lives.
@@ -227,11 +230,14 @@ def test_a_promise_kept_is_called_broken_in_no_more_than_alpha_of_lives(stream: 
     p = np.full(N_LIFE, KEPT)
     n_false = sum(evidence(stream(rng, p)).rejected_ms is not None for _ in range(n_lives))
     error = math.sqrt(ALPHA * (1 - ALPHA) / n_lives)
+    record_property(f"false alarms, {stream.__name__}", f"{n_false / n_lives:.3f} of {n_lives}")
     assert n_false / n_lives <= ALPHA + 2 * error
 
 
 @pytest.mark.parametrize("n_before", [0, 100, 200])
-def test_a_fall_from_60_to_45_percent_is_found_within_150_trades(n_before: int) -> None:
+def test_a_fall_from_60_to_45_percent_is_found_within_150_trades(
+    n_before: int, record_property: Record
+) -> None:
     """T16: in 80 % of the streams not yet rejected when the win-rate falls (within 2 errors)."""
     rng, n_streams = np.random.default_rng(61), 1000
     p = np.concatenate((np.full(n_before, KEPT), np.full(N_CATCH, FALLEN)))
@@ -243,6 +249,7 @@ def test_a_fall_from_60_to_45_percent_is_found_within_150_trades(n_before: int) 
             n_found += at_ms is not None
     error = math.sqrt(0.8 * 0.2 / n_there)
     assert n_there > 0.9 * n_streams
+    record_property(f"found after {n_before} kept", f"{n_found / n_there:.3f}")
     assert n_found / n_there >= 0.8 - 2 * error
 
 

@@ -25,6 +25,7 @@ from core.store import open_database
 from core.store.db import Database
 from core.store.operation import end_leases, queue_messages, rest_of
 from tests.engine_world import opened, write_config
+from tests.figures import Record
 from tests.outbox_world import (
     CANARY,
     Killed,
@@ -156,6 +157,7 @@ def check_weathered(sink: Mortal, texts: list[str], bot: Bot) -> None:
         assert sink.doubts[text] or not came[0].startswith(REPEAT)
 
 
+@pytest.mark.small
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_storm_with_kills_loses_nothing(seed: int, tmp_path: Path, bot: Bot) -> None:
     """100 messages, 5 kills."""
@@ -165,11 +167,15 @@ def test_a_storm_with_kills_loses_nothing(seed: int, tmp_path: Path, bot: Bot) -
 
 
 @pytest.mark.long
-def test_a_long_storm_with_kills_loses_nothing(tmp_path: Path, bot: Bot) -> None:
+def test_a_long_storm_with_kills_loses_nothing(
+    tmp_path: Path, bot: Bot, record_property: Record
+) -> None:
     """1000 messages, 50 kills."""
     sink, texts = weathered(tmp_path / "x.db", bot, n=1000, n_kills=50, seed=3)
     assert sink.n_kills == 50
     check_weathered(sink, texts, bot)
+    n_copies = len(bot.accepted) - len(texts)
+    record_property("messages", f"{len(texts):,}, lost 0, repeated {n_copies}, all marked")
 
 
 def signalled(db: Database, n: int) -> list[int]:

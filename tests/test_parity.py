@@ -16,6 +16,7 @@ from core.jobs.verify import verify
 from core.store import markets as market_store
 from core.timeframe import DAY_MS, HOUR_MS, tf_ms
 from tests.engine_world import opened, stored, write_config
+from tests.figures import Record
 from tests.history_world import RECORDED
 from tests.replay_world import market, prepared, without_minutes
 from tests.worlds import MONDAY_MS
@@ -105,15 +106,18 @@ def long_engine(folder: Path) -> App:
     return opened(world.folder / "config.yaml")
 
 
-@pytest.mark.long
-def test_ninety_days_and_four_hundred_points(tmp_path: Path) -> None:
+@pytest.mark.long(minutes=2)
+def test_ninety_days_and_four_hundred_points(tmp_path: Path, record_property: Record) -> None:
     """Three pairs, bar by bar for ninety days; 400 points and twenty stretches more."""
-    app = long_engine(tmp_path / "a")
+    app, n_rows, n_trades = long_engine(tmp_path / "a"), 0, 0
     for number, symbol in enumerate(app.config.symbols):
         stretch = stretch_of(Series("replay", symbol, "15m"), MONDAY_MS + 30 * DAY_MS, 90)
         found = compared(app, stretch, tmp_path / str(number))
         assert_alike(found, n_rows=400, n_trades=100)
+        n_rows, n_trades = n_rows + found.n_rows, n_trades + found.n_trades
     points = verify(app, n_points=400, seed=5)
     app.close()
     assert (points["checked"], points["same"], points["failed"]) == (400, 400, [])
     assert points["candidates_compared"] >= 150
+    record_property("bar by bar", f"{n_rows:,} rows and {n_trades:,} trades equal")
+    record_property("points", f"{points['same']} of {points['checked']} equal")

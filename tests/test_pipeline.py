@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +28,12 @@ from tests.engine_world import (
 )
 from tests.replay_world import (
     ReplayWorld,
+    agreeing,
     market,
     prepared,
     replayed,
     signals,
+    walked_on,
     without_minutes,
 )
 from tests.worlds import picked
@@ -81,12 +82,6 @@ def past(live: Replayed) -> Iterator[App]:
     app.close()
 
 
-def walked_on(app: App, patch: pytest.MonkeyPatch) -> None:
-    """Write the state of every open row, also where nothing happened for less than an hour."""
-    patch.setattr(follow, "_SAVE_EVERY_MS", 0)
-    follow.follow_all(app, now_ms=1 << 52)
-
-
 def test_the_bars_are_the_same_bit_for_bit(live: Replayed, past: App) -> None:
     """Minute by minute or imported at once: candles, derived bars and settled holes."""
     for symbol, truth in live.world.truth.items():
@@ -114,48 +109,6 @@ def test_the_scheduler_and_the_retro_scan_agree_on_every_column(
     assert len({row["timeframe"] for row in fresh}) == 2
     assert sum(row["delivery"] == "PAPER" for row in fresh) >= 3
     assert len({row["delivery_reason"] for row in fresh}) >= 3
-
-
-def agreeing(
-    live: App, past: App, outage_ms: int, patch: pytest.MonkeyPatch
-) -> list[dict[str, Any]]:
-    """Compare the books of both; returns those of the live one."""
-    walked_on(live, patch)
-    walked_on(past, patch)
-    ours, theirs = (signals(app, "id", "origin") for app in (live, past))
-    late = [row for row in ours if row["delivery_reason"] == "late"]
-    assert all(row["decided_ms"] >= outage_ms for row in late)
-    delivery = ("delivery", "delivery_reason")
-    assert [bare(row, delivery) for row in ours] == [bare(row, delivery) for row in theirs]
-    for mine, other in zip(ours, theirs, strict=True):
-        if mine["decided_ms"] <= outage_ms:
-            assert mine == other
-    return ours
-
-
-@pytest.mark.long
-def test_thirty_days_of_ten_symbols_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same at length."""
-    world = prepared(tmp_path / "start", market(10, 70, 8), replay_days=30)
-    minutes = world.truth[LONE].ts_ms
-    holes = minutes[:-1][np.diff(minutes) > MINUTE_MS]
-    outage_ms = min((int(ms) for ms in holes if ms > world.split_ms), default=world.end_ms)
-    live, past = opened(world.copy("live")), opened(world.copy("past"))
-    replayed(live)
-    files.import_files(past, [world.files], origin="replay")
-    retro.retro_scan(past, start_ms=world.split_ms, end_ms=world.end_ms, workers=1)
-    ours = agreeing(live, past, outage_ms, monkeypatch)
-    assert sum(row["decided_ms"] > world.split_ms for row in ours) >= 1500
-    for symbol in world.truth:
-        assert same(stored(live, symbol, "15m"), stored(past, symbol, "15m"))
-        assert gap_states(live, symbol) == gap_states(past, symbol)
-    live.close()
-    past.close()
-
-
-def bare(row: dict[str, Any], without: tuple[str, ...]) -> dict[str, Any]:
-    """A row without some of its columns."""
-    return {name: value for name, value in row.items() if name not in without}
 
 
 def test_the_rows_found_live_are_marked_live(live: Replayed) -> None:

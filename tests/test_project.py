@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+
+from tests.conftest import dealt
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"^([A-Za-z0-9_.-]+)")
@@ -71,7 +76,7 @@ def test_makefile_targets_in_the_readme_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-@pytest.mark.parametrize("folder", ["core", "demo", "docs", "benchmarks"])
+@pytest.mark.parametrize("folder", ["core", "demo", "docs", "benchmarks", "proof"])
 def test_nothing_names_a_machine(folder: str) -> None:
     """No absolute path of somebody's machine in code or docs."""
     texts = [
@@ -130,3 +135,35 @@ def test_a_score_takes_the_trees_without_the_frames_they_could_come_from() -> No
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+class Marked(NamedTuple):
+    """A test with the minutes its mark says; 0 for a quick one."""
+
+    name: str
+    minutes: float
+
+    def get_closest_marker(self, name: str) -> Any:
+        """Return the mark of a long test."""
+        return getattr(pytest.mark, name)(minutes=self.minutes).mark if self.minutes else None
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+def test_long_tests_are_dealt_out_first_and_evenly(n_workers: int) -> None:
+    """No test is lost; each worker's part begins with long ones, the dearest first."""
+    rng = random.Random(n_workers)
+    tests = [Marked(str(i), rng.choice([0, 0, 0, 0, 1, 2, 5])) for i in range(200)]
+    got: list[Any] = dealt(tests, n_workers=n_workers)  # type: ignore[arg-type]
+    assert sorted(got) == sorted(tests)
+    cuts = [len(got) * i // n_workers for i in range(n_workers + 1)]
+    totals = []
+    for first, end in pairwise(cuts):
+        dear = [test.minutes for test in got[first:end]]
+        n_long = sum(map(bool, dear))
+        assert n_long
+        assert dear[:n_long] == sorted(dear[:n_long], reverse=True)
+        totals.append(sum(dear))
+    assert max(totals) - min(totals) <= 5
+    assert [test for test in got if not test.minutes] == [
+        test for test in tests if not test.minutes
+    ]

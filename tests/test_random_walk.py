@@ -21,6 +21,7 @@ from core.domain import Candles, Floats, Ints
 from core.execution import ORDER, ExitRules, follow, new_states
 from core.execution_kernel import BY_STOP, BY_TARGET, OPEN, TIMEOUT, TP
 from core.timeframe import MINUTE_MS, tf_ms
+from tests.figures import Record
 from tests.worlds import walk
 
 SEGMENT_MINUTES = 300  # every order of a segment is over before the next one begins
@@ -166,10 +167,11 @@ def test_what_is_lost_with_costs_is_the_costs() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_hundred_thousand_trades_earn_nothing(policy: str) -> None:
+def test_a_hundred_thousand_trades_earn_nothing(policy: str, record_property: Record) -> None:
     """The same law with a third of the error."""
     got = trades(policy, seed=7, n_segments=25_000)
     assert len(got.gross_r) > 90_000
     mean, error = mean_and_error(got.fair_r, got.segment)
+    record_property(policy, f"{mean:+.4f} R ± {error:.4f}, {len(got.gross_r):,} trades")
     assert error < 0.006
     assert abs(mean) < 3 * error

@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from core.absent import unopened
-from core.compiled import njit
 from core.errors import StoreError
-from core.jobs import memory, run
-from core.jobs.child import resident_bytes
+from core.jobs import run
 from core.store import open_reader, operation
 from core.timeframe import MINUTE_MS
 from tests import bitget_world
@@ -125,24 +123,6 @@ def test_another_layout_of_ccxt_is_loaded_as_a_whole(tmp_path: Path) -> None:
     assert whole.splitlines()[:2] == ["fresh True"] * 2
     assert "exchange.id 'tow' is not known to ccxt; did you mean 'two'?" in whole
     assert "exchange.id 'base.x' is not known to ccxt; write one like 'bitget'" in whole
-
-
-def resident_mb() -> float:
-    """What this process has in memory, the code of its libraries included."""
-    return resident_bytes(os.getpid()) / 1e6
-
-
-def test_what_is_given_back_is_there_again_when_wanted() -> None:
-    """The compiler's code leaves memory, and compiling gives the same as before."""
-
-    def plus(x: int) -> int:
-        return x + 1
-
-    assert njit(plus)(1) == 2
-    before_mb = resident_mb()
-    memory.give_back()
-    assert resident_mb() < before_mb - 20
-    assert njit(plus)(2) == 3
 
 
 LOOSE = {

@@ -81,7 +81,12 @@ def test_a_vice_costs_a_backfill_nothing(tmp_path: Path, name: str) -> None:
 
 
 LONG_SEEDS = range(100, 130)
-SEEDS = [1, 2, 3, *(pytest.param(seed, marks=pytest.mark.long) for seed in LONG_SEEDS)]
+SEEDS = [
+    1,
+    2,
+    3,
+    *(pytest.param(seed, marks=pytest.mark.long(minutes=0.05)) for seed in LONG_SEEDS),
+]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

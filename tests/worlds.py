@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from core.config import Config, config_from
@@ -47,6 +48,26 @@ def random_candles(
     return Candles(timeframe, ts_ms, opens * tick, high, lowest * tick, close, volume)
 
 
+_BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1
+_PATHS = np.cumsum(2 * _BITS - 1, axis=1)
+_TOTAL, _TOP, _BOTTOM = (
+    column.astype(np.int64) for column in (_PATHS[:, -1], _PATHS.max(1), _PATHS.min(1))
+)
+
+
+@njit(cache=True)
+def _walked(drawn: Bytes, shared: Bytes, total: Ints, top: Ints, bottom: Ints) -> None:
+    """Write the sum and the extremes of the steps of each minute, the shared bytes first."""
+    for row in range(len(drawn)):
+        at, highest, lowest = 0, -(1 << 30), 1 << 30
+        for k in range(drawn.shape[1]):
+            byte = shared[row, k] if k < shared.shape[1] else drawn[row, k]
+            highest = max(highest, at + _TOP[byte])
+            lowest = min(lowest, at + _BOTTOM[byte])
+            at += _TOTAL[byte]
+        total[row], top[row], bottom[row] = at, highest, lowest
+
+
 def walk(
     rng: np.random.Generator,
     n_minutes: int,
@@ -61,20 +82,12 @@ def walk(
     (n_minutes, k) are bytes that the first steps of each minute take from elsewhere: walks that
     share k of 128 are correlated by k / 128. With a `tick` that is a power of two prices are exact.
     """
-    bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
-    paths = np.cumsum(2 * bits - 1, axis=1)
-    total, top, bottom = (x.astype(np.int16) for x in (paths[:, -1], paths.max(1), paths.min(1)))
     steps = [np.empty(n_minutes, np.int64) for _ in range(3)]
     for first in range(0, n_minutes, 10_000):
         rows = slice(first, min(first + 10_000, n_minutes))
         drawn = np.frombuffer(rng.bytes(128 * (rows.stop - first)), np.uint8).reshape(-1, 128)
-        if beside is not None:
-            drawn = np.hstack((beside[rows], drawn[:, beside.shape[1] :]))
-        after = np.cumsum(total[drawn], axis=1, dtype=np.int16)
-        before = after - total[drawn]
-        steps[0][rows] = after[:, -1]
-        steps[1][rows] = (before + top[drawn]).max(axis=1)
-        steps[2][rows] = (before + bottom[drawn]).min(axis=1)
+        shared = drawn[:, :0] if beside is None else beside[rows]
+        _walked(drawn, shared, *(column[rows] for column in steps))
     closes = start_ticks + np.cumsum(steps[0])
     opens = closes - steps[0]
     ts_ms = MONDAY_MS + MINUTE_MS * np.arange(n_minutes)
