@@ -35,14 +35,17 @@ def opened(
     *,
     page: str = "",
     health: str = "",
+    results: str = "",
+    by: str = "",
     signal: int | None = None,
 ) -> AppTest:
-    """The page as one visit shows it."""
+    """The page as one visit shows it; `health` and `results` are tabs of those pages."""
     monkeypatch.setenv("TRADER_CONFIG", str(config))
     app = AppTest.from_file(str(SCRIPT), default_timeout=30)
-    for name, tab in (("page", page), ("health", health)):
-        if tab:
-            app.session_state[name] = tab
+    chosen = {"page": page, "health": health, "results": results, "by": by}
+    for name, choice in chosen.items():
+        if choice:
+            app.session_state[name] = choice
     if signal is not None:
         app.query_params["signal"] = str(signal)
     app.run()
@@ -181,25 +184,29 @@ def test_the_figures_shown_are_those_of_the_views(
     monkeypatch: pytest.MonkeyPatch, seeded: Seeded
 ) -> None:
     """What analyze_results prints from the same views is what the page shows."""
-    app = opened(monkeypatch, seeded.config, page="Results")
     found = views.results(seeded.path)
     scores = views.scores(seeded.path)
     gate = views.gate_record(found)
     assert gate is not None
-    expected = [
-        views.metrics_table(found),
-        views.gate_table(gate),
-        views.coverage_table(views.coverage(scores)),
-        views.promise_table(views.promised(scores)),
-        views.breakdown_table(views.breakdown(found, "followed", "symbol")),
-    ]
-    assert [cells(table) for table in app.table] == [cells_of(table) for table in expected]
-    assert gate.sentence in shown(app)
-    assert len(app.get("plotly_chart")) == 6
-    app.selectbox(key="by").set_value("exit_reason")
-    app.run()
+    expected = {
+        "Record": [views.metrics_table(found)],
+        "Gate and scores": [
+            views.gate_table(gate),
+            views.coverage_table(views.coverage(scores)),
+            views.promise_table(views.promised(scores)),
+        ],
+        "In its parts": [views.breakdown_table(views.breakdown(found, "followed", "symbol"))],
+    }
+    charts = {"Record": 1, "Gate and scores": 4, "In its parts": 1}
+    for tab, tables in expected.items():
+        app = opened(monkeypatch, seeded.config, page="Results", results=tab)
+        assert [cells(table) for table in app.table] == [cells_of(table) for table in tables]
+        assert (gate.sentence in shown(app)) == (tab == "Gate and scores")
+        assert len(app.get("plotly_chart")) == charts[tab]
+    tab, by = "In its parts", "exit_reason"
+    app = opened(monkeypatch, seeded.config, page="Results", results=tab, by=by)
     by_exit = views.breakdown_table(views.breakdown(found, "followed", "exit_reason"))
-    assert cells(app.table[4]) == cells_of(by_exit)
+    assert cells(app.table[0]) == cells_of(by_exit)
 
 
 def test_a_new_exit_moves_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ METRICS_NOTE = (
     " the book they would have been delivered to."
 )
 CELLS_NOTE = (
-    "Months are those of the decision, UTC. How a trade ended is no choice one has at its start."
+    "Month, weekday and hour are those of the decision, UTC. How a trade ended is no choice one has"
+    " at its start."
 )
 _NOTHING = "–"
 
