@@ -34,7 +34,7 @@ def uniqueness(t0_ms: Ints, t1_ms: Ints, symbol: Ints, *, rho: float = RHO_OTHER
     end_ms = t1_ms + 1
     codes = np.unique(symbol, return_inverse=True)[1]
     orders = np.argsort(t0_ms, kind="stable"), np.argsort(end_ms, kind="stable")
-    return _walked(t0_ms, end_ms, codes, *orders, rho) / (end_ms - t0_ms)
+    return np.asarray(_walked(t0_ms, end_ms, codes, *orders, rho) / (end_ms - t0_ms))
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -8,7 +8,7 @@ from core import views
 from core.pages import cached
 from core.pages.parts import chart, plain, still_table
 
-
+_ALL = "side by side"
 _TABS = ("Record", "Gate and scores", "In its parts")
 
 
@@ -44,8 +44,24 @@ def _record(record: cached.Record, zone: str) -> None:
     else:
         st.info("No trade has ended yet.")
     st.subheader("Figures", anchor=False)
-    still_table(record.metrics)
+    still_table(record.metrics[["figure", *_chosen_books(record)]])
     st.caption(plain(views.METRICS_NOTE))
+
+
+def _chosen_books(record: cached.Record) -> list[str]:
+    """Let the reader choose one book or all; on a phone, which has no room for five, one."""
+    titles = [book.title for book in record.found.books.values()]
+    on_phone = "Mobi" in st.context.headers.get("User-Agent", "")
+    chosen = st.pills(
+        "Books",
+        (_ALL, *titles),
+        default=titles[-1] if on_phone else _ALL,
+        key="books",
+        required=True,
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    return titles if chosen in (None, _ALL) else [str(chosen)]
 
 
 def _lift(lift: views.GateLift | None) -> None:
@@ -74,12 +90,13 @@ def _worth(found: cached.Worth) -> None:
     else:
         st.info("No scored trade has ended yet.")
     st.subheader("Calibrated probabilities", anchor=False)
-    for source, table in found.histograms.items():
-        if int(table[["n_wins", "n_losses", "n_other"]].to_numpy().sum()) == 0:
-            st.info(f"No scores {source} yet.")
-            continue
-        st.caption(source)
-        chart(views.histogram_figure(table), f"histogram-{source}", source)
+    for column, (source, table) in zip(st.columns(2), found.histograms.items(), strict=True):
+        with column:
+            if int(table[["n_wins", "n_losses", "n_other"]].to_numpy().sum()) == 0:
+                st.info(f"No scores {source} yet.")
+                continue
+            st.caption(source)
+            chart(views.histogram_figure(table), f"histogram-{source}", source)
 
 
 def _spaced(name: str) -> str:

@@ -180,11 +180,11 @@ def _foreign(result: Any, *arguments: Any) -> Any:
     return intrinsic(lambda _, _address, _a, _b, _c: (signature, emit))
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _byte(_: Any, _address: Any) -> Any:
     """The byte at an address."""
 
-    def emit(_: Any, builder: Any, signature: Any, values: Any) -> Any:
+    def emit(_: Any, builder: Any, _signature: Any, values: Any) -> Any:
         return builder.load(builder.inttoptr(values[0], ir.IntType(8).as_pointer()))
 
     return types.uint8(types.intp), emit
@@ -239,7 +239,7 @@ def _fill(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _mark(start: int, length: int) -> int:
+def _mark(start: int, length: int) -> np.int64:
     """Return a number for the text at an address, the same for equal ones; NULL is as ''.
 
     Two of a thousand different texts share one once in 10^13 cases.

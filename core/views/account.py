@@ -113,7 +113,7 @@ def marked_equity(rows: pd.DataFrame, closes: Closes) -> pd.DataFrame:
     for (known_ms, close), mine in known.values():
         place = np.searchsorted(known_ms, ts_ms, side="right") - 1
         price = np.where(place >= 0, close[np.maximum(place, 0)], np.nan)
-        open_now += np.nan_to_num(open_r(whole[mine], ts_ms, price))
+        open_now += np.nan_to_num(open_r(whole[np.asarray(mine)], ts_ms, price))
     total = closed_r(whole, ts_ms) + open_now
     columns = (ts_ms, total, underwater(total), open_now)
     names = ("ts_ms", "equity_r", "underwater_r", "open_r")
@@ -125,7 +125,7 @@ def _instants(held: Positions, known_ms: list[Ints]) -> Ints:
     exits = held.closed_ms if not known_ms else np.array([held.closed_ms.max()])
     ordered = np.sort(np.concatenate([*known_ms, exits]))
     distinct = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
-    return distinct[distinct >= held.opened_ms.min()]
+    return np.asarray(distinct[distinct >= held.opened_ms.min()])
 
 
 _MARKED = (

@@ -282,8 +282,11 @@ def breakdown(found: Results, book: str, by: str) -> pd.DataFrame:
     wanted = list(dict.fromkeys((by, *_JUDGED, "delivery", "gate")))
     rows = in_book(found.rows.loc[found.rows["is_counted"], wanted], book)
     table = judged(rows, [by])
-    places = {"timeframe": tf_ms, "weekday": WEEKDAYS.index}
-    order = table[by].map(places[by]) if by in places else table[by]
+    order = table[by]
+    if by == "timeframe":
+        order = order.map(tf_ms)
+    elif by == "weekday":
+        order = order.map(WEEKDAYS.index)
     return table.loc[order.sort_values().index]
 
 

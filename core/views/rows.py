@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def _categories(words: list[str], codes: Ints) -> pd.Categorical:
     """Words met and each row's place among them as categories; '' is none."""
     kinds = [word for word in words if word]
     number = np.array([kinds.index(word) if word else -1 for word in words], np.int64)
-    return pd.Categorical.from_codes(number[codes], pd.Index(kinds, dtype="str"))
+    return _named(number[codes], kinds)
 
 
 def _paid(rows: pd.DataFrame) -> pd.DataFrame:
@@ -166,8 +167,8 @@ def _counted(rows: pd.DataFrame, *, now_ms: int | None, hold_bars: int) -> pd.Da
     is_mature = matures <= (np.iinfo(np.int64).max if now_ms is None else now_ms)
     return rows.assign(
         month=_months(decided),
-        weekday=pd.Categorical.from_codes((days + _EPOCHS_DAY) % 7, list(WEEKDAYS)),
-        hour=pd.Categorical.from_codes(hours % 24, [f"{hour:02d}" for hour in range(24)]),
+        weekday=_named((days + _EPOCHS_DAY) % 7, WEEKDAYS),
+        hour=_named(hours % 24, [f"{hour:02d}" for hour in range(24)]),
         p_band=_bands(rows["ml_p"].to_numpy(np.float64)),
         is_closed=is_closed,
         is_mature=is_mature,
@@ -179,7 +180,11 @@ def _bands(p: Floats) -> pd.Categorical:
     """Tenths of the probability said; 1 stands in the last one."""
     place = np.where(np.isnan(p), 10, np.minimum(np.floor(np.nan_to_num(p) * 10), 9))
     names = [f"{10 * k} to {10 * k + 10} %" for k in range(10)]
-    return pd.Categorical.from_codes(place.astype(np.int64), [*names, "no score"])
+    return _named(place.astype(np.int64), [*names, "no score"])
+
+
+def _named(codes: Ints, names: Sequence[str]) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, pd.Index(list(names), dtype="str"))
 
 
 def _months(decided: pd.Series) -> pd.Series:

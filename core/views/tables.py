@@ -83,9 +83,10 @@ def _column(book: Book) -> dict[str, str]:
         "Calmar, marked": f"{_ranged(number, book.marked.calmar, *_calmar(book.marked))}"
         f" over {book.years:.2f} years",
     }
+    paid = _account(book.account)
     if not book.n_closed:
-        falls = dict.fromkeys(falls, _NOTHING)
-    return counts | _account(book.account) | falls | _rates(book)
+        falls, paid = dict.fromkeys(falls, _NOTHING), dict.fromkeys(paid, _NOTHING)
+    return counts | paid | falls | _rates(book)
 
 
 def _fall_text(falls: Falls) -> str:
