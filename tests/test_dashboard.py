@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from core import views
 from core.store import open_database
+from core.store.models import add_metrics
 from core.store.operation import set_label
 from tests.seed_database import SYMBOLS, Seeded, seed
 from tests.sick_databases import SICK, locked
@@ -239,11 +240,28 @@ def test_the_health_page_shows_the_model(monkeypatch: pytest.MonkeyPatch, seeded
     """Calibration in a sentence and a diagram, certificates, windows, bundles."""
     app = opened(monkeypatch, seeded.config, page="Health")
     assert "Method platt: Brier 0.2310 (raw 0.2440, coin flip 0.2290)" in shown(app)
+    assert "before gains were kept" in shown(app)  # as of bundles older than this figure
     assert len(app.get("plotly_chart")) == 2
     certificates, windows, history = (table.value for table in app.dataframe)
     assert certificates["certificate"].tolist() == ["none"]
     assert int(windows["scored"].sum()) == len(views.scores(seeded.path).folds)
     assert history["bundle"].tolist() == ["seed-bundle-1"]
+
+
+def test_the_health_page_shows_what_the_model_learnt_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where a bundle kept the gain of its splits it is shown, the greatest on top."""
+    made = seed(tmp_path)
+    with open_database(made.path) as db, db.write():
+        add_metrics(
+            db, "seed-bundle-1", {"train": {"gain": {"hour_sin": 0.2, "own_efficiency": 0.8}}}
+        )
+    app = opened(monkeypatch, made.config, page="Health")
+    assert "before gains were kept" not in shown(app)
+    assert len(app.get("plotly_chart")) == 3
+    (bars,) = views.gain_figure({"own_efficiency": 0.8, "hour_sin": 0.2}).data
+    assert list(zip(bars.y, bars.x, strict=True)) == [("hour sin", 20), ("own TF efficiency", 80)]
 
 
 def test_text_of_the_database_is_not_markup(

@@ -33,7 +33,7 @@ def show_head(place: views.Place) -> tuple[views.Place, views.State]:
         st.error(plain(state.sentence), icon=":material/database_off:")
         return place, state
     with st.container(border=True):
-        proof, ages = st.columns([3, 2], vertical_alignment="center")
+        proof, ages = st.columns(2, vertical_alignment="center")
         with ages:
             place = _ages(place, state)
         with proof:
@@ -58,7 +58,7 @@ def _proof(place: views.Place, state: views.State) -> None:
 
 def _ages(place: views.Place, state: views.State) -> views.Place:
     """Show market time, age and next close; return the place in the zone chosen."""
-    row = st.container(horizontal=True, gap="medium", vertical_alignment="center")
+    row = st.container(horizontal=True, gap="small", vertical_alignment="center")
     cells = [row.container(width="content") for _ in range(3)]
     hint = f"Every time on this page in UTC instead of {plain(place.zone)}"
     if place.zone != "UTC" and row.toggle("UTC", key="utc", bind="query-params", help=hint):

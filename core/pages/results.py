@@ -36,7 +36,7 @@ def results_page(place: views.Place, state: views.State) -> None:
 def _record(record: cached.Record, zone: str) -> None:
     for book in record.found.books.values():
         if book.n_candidates:
-            st.markdown(f"**{plain(book.title)}** {plain(views.verdict_text(book.metrics))}")
+            st.markdown(f"**{plain(book.title)}:** {plain(views.verdict_text(book.metrics))}")
     if record.curves:
         st.subheader("Equity and distance from its high", anchor=False)
         st.caption("Net R of closed trades. Solid: lived. Faint: retro-scan, what would have been.")
