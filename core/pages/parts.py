@@ -15,7 +15,7 @@ from core.errors import TraderError
 
 CHART = {"displaylogo": False, "displayModeBar": "hover", "scrollZoom": False}
 GREY = "color: #8a8f98"
-_HEAD_START_S = 0.4
+_HEAD_START_S = 0.6
 
 
 def plain(text: object) -> str:

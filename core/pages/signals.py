@@ -155,7 +155,7 @@ def _columns(zone: str) -> dict[str, Any]:
         **prices,
         **{name: number(label, format="percent") for name, label in shares.items()},
         **{name: number(label, format="%.2f") for name, label in in_r.items()},
-        "exit_reason": "exit",
+        "exit_reason": st.column_config.TextColumn("exit", width=120),
     }
 
 
