@@ -39,7 +39,11 @@ def tables() -> list[yard.Table]:
         {"figure": what, "ours": ours[what], "the same page, next to empty": bare[what]}
         for what in ours
     ]
-    return [yard.Table(f"pages over {crowd.N_CANDIDATES:,} candidates, in Chromium", rows)]
+    busy = psutil.getloadavg()[1] / psutil.cpu_count()  # above 1 others waited for the cores, too
+    title = (
+        f"pages over {crowd.N_CANDIDATES:,} candidates, in Chromium, at a load of {busy:.1f} a core"
+    )
+    return [yard.Table(title, rows)]
 
 
 def _database(folder: Path, n_days: int, n_candidates: int) -> Path:

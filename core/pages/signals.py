@@ -52,7 +52,8 @@ def _desk(desk: views.Desk) -> None:
                     _row(call)
     hidden = desk.n_live + desk.n_paper - len(desk.calls)
     if hidden:
-        st.caption(plain(f"{hidden} more are followed; see the table below."))
+        more = "1 more is" if hidden == 1 else f"{hidden} more are"
+        st.caption(f"{more} followed; see the table below.")
 
 
 def _row(call: views.Call) -> None:
