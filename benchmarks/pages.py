@@ -1,7 +1,8 @@
 """The dashboard in a real browser over 10 pairs, 5 years, 4 timeframes and 300 000 candidates.
 
 Beside each figure the same page over 60 days and 50 candidates: what Streamlit, the plotting code
-and the browser take in the same run. Cold is the first visit of a server; warm are later ones.
+and the browser take in the same run. Cold is the first visit of a server; warm are later ones, each
+by a browser that has never been there; returning is a browser that has, as an owner's is.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ def tables() -> list[yard.Table]:
         {"figure": what, "ours": ours[what], "the same page, next to empty": bare[what]}
         for what in ours
     ]
-    return [yard.Table(f"pages over {crowd.N_CANDIDATES:,} candidates, in Chromium", rows)]
+    busy = psutil.getloadavg()[1] / psutil.cpu_count()  # above 1 others waited for the cores, too
+    title = (
+        f"pages over {crowd.N_CANDIDATES:,} candidates, in Chromium, at a load of {busy:.1f} a core"
+    )
+    return [yard.Table(title, rows)]
 
 
 def _database(folder: Path, n_days: int, n_candidates: int) -> Path:
@@ -55,11 +60,14 @@ def _measured(made: Any, config: Path) -> dict[str, str]:
         warm = [_first_screen(made, address) for _ in range(_VISITS)]
         with visit(made, address) as seen:
             seen.open()
+            back = [_arrived(seen) for _ in range(_VISITS)]
+            seen.settle()
             moves = _interactions(seen)
             memory = _memory(seen, pid)
     out = {f"cold: {name} after": f"{took:.2f} s" for name, took in cold.items()}
-    for name in cold:
-        out[f"warm: {name} after"] = _median([one[name] for one in warm])
+    for kind, times in (("warm", warm), ("returning", back)):
+        for name in cold:
+            out[f"{kind}: {name} after"] = _median([one[name] for one in times])
     return out | moves | memory
 
 
@@ -70,13 +78,17 @@ def _median(values: list[float]) -> str:
 def _first_screen(made: Any, address: str) -> dict[str, float]:
     """Seconds from the address to the headline, the table and the chart, in one visit."""
     with visit(made, address) as seen:
-        begun = time.perf_counter()
-        seen.page.goto(address)
-        out = {}
-        for name, place in (("headline", _TABS), ("table", _TABLE), ("chart", _CHART)):
-            seen.page.locator(place).first.wait_for(state="attached", timeout=120_000)
-            out[name] = time.perf_counter() - begun
-        return out
+        return _arrived(seen)
+
+
+def _arrived(seen: Visit) -> dict[str, float]:
+    begun = time.perf_counter()
+    seen.page.goto(seen.address)
+    out = {}
+    for name, place in (("headline", _TABS), ("table", _TABLE), ("chart", _CHART)):
+        seen.page.locator(place).first.wait_for(state="attached", timeout=120_000)
+        out[name] = time.perf_counter() - begun
+    return out
 
 
 def _interactions(seen: Visit) -> dict[str, str]:
@@ -96,6 +108,9 @@ def _interactions(seen: Visit) -> dict[str, str]:
     back = [(_took(turn("Signals & Candles")), _took(turn("Results"))) for _ in range(_VISITS)]
     out["Results, again"] = _median([there for _, there in back])
     out["back to the first screen"] = _median([home for home, _ in back])
+    for tab in ("Gate and scores", "In its parts"):
+        out[f"{tab}, first time"] = f"{_took(turn(tab)):.2f} s"
+        turn("Record")()
     turn("Signals & Candles")()
     return out
 

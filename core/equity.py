@@ -56,6 +56,10 @@ class Positions:
     def __len__(self) -> int:
         return len(self.side)
 
+    def __getitem__(self, rows: Ints) -> Positions:
+        """Return some of the positions."""
+        return Positions(**{name: getattr(self, name)[rows] for name in self.__slots__})
+
 
 def open_r(held: Positions, ts_ms: Ints, price: Floats) -> Floats:
     """Return what the positions of one symbol would bring if left, at each instant, in R.

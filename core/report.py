@@ -183,7 +183,8 @@ def write_report(
     gate = views.gate_as_json(views.gate_record(found))
     figures = views.as_json(found) | {"gate": gate, "breakdowns": _cells_as_json(cells)}
     # Scores are those of a bundle's whole record: beside a part of it they would mislead.
-    scores = views.scores(db_path, strategy=strategy) if start_ms is end_ms is None else None
+    whole = start_ms is end_ms is None
+    scores = views.scores(db_path, strategy=found.strategy, rows=found.rows) if whole else None
     text = _page(found, cells, state=state, sources=sources, scores=scores, zone=zone)
     out_dir.mkdir(parents=True, exist_ok=True)
     replace_text(out_dir / "report.html", text)

@@ -17,6 +17,7 @@ import numpy as np
 from core import performance
 from core.bootstrap import interval, redrawn
 from core.bootstrap import weeks as weeks_of_rows
+from core.compiled import njit
 from core.domain import Bools, Floats, Ints
 from core.performance import NAN, Trades
 
@@ -184,9 +185,9 @@ def random_pick(candidates: Candidates, chosen: Bools) -> RandomPick:
 def random_picks(candidates: Candidates, choices: Sequence[Bools]) -> list[RandomPick]:
     """Return `random_pick` of several choices, from the same draws: the larger hold the smaller."""
     codes = np.unique(candidates.block, return_inverse=True)[1]
-    starts = np.concatenate(([0], np.cumsum(np.bincount(codes))[:-1]))
-    wanted = [np.bincount(codes, chosen, minlength=len(starts)) for chosen in choices]
-    firsts, lasts = starts, starts + np.array(wanted, np.int64)
+    order = np.argsort(codes, kind="stable")
+    sizes = np.bincount(codes)
+    wanted = np.array([np.bincount(codes, chosen, len(sizes)) for chosen in choices], np.int64)
     closed, won = candidates.closed, candidates.r > 0
     columns = np.stack(
         [
@@ -196,19 +197,41 @@ def random_picks(candidates: Candidates, choices: Sequence[Bools]) -> list[Rando
             np.where(closed, won - candidates.p_mart, 0.0),
         ],
         axis=1,
+    )[order]
+    rng, pool, n_drawn = _rng(), np.arange(len(order)), int(wanted.max(axis=0).sum())
+    sums = np.stack(
+        [_drawn(columns, pool, sizes, wanted, rng.random(n_drawn)) for _ in range(N_DRAWS)]
     )
-    rng, sums = _rng(), np.empty((N_DRAWS, len(choices), columns.shape[1]))
-    for i in range(N_DRAWS):
-        order = rng.permutation(len(codes))
-        order = order[np.argsort(codes[order], kind="stable")]
-        total = np.concatenate((np.zeros((1, columns.shape[1])), np.cumsum(columns[order], axis=0)))
-        sums[i] = (total[lasts] - total[firsts]).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = sums[:, :, 1:] / sums[:, :, :1]
     return [
         RandomPick(**dict(zip(RandomPick.__slots__, map(_spread, draws.T), strict=True)))
         for draws in means.transpose(1, 0, 2)
     ]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _drawn(columns: Floats, pool: Ints, sizes: Ints, wanted: Ints, chances: Floats) -> Floats:
+    """Return the sums, (choices, columns), of rows drawn without repetition inside each block.
+
+    `columns` (n, k) stand block by block, each as long as `sizes` says; of each block as many are
+    drawn as the greatest of `wanted` (choices, blocks), one of `chances`, in [0, 1), for each draw.
+    `pool` holds the rows of each block in any order and is shuffled on.
+    """
+    sums = np.zeros((len(wanted), columns.shape[1]))
+    first, k = 0, 0
+    for block in range(len(sizes)):
+        running = np.zeros(columns.shape[1])
+        for t in range(wanted[:, block].max()):
+            place = first + t + int(chances[k] * (sizes[block] - t))
+            k += 1
+            pool[first + t], pool[place] = pool[place], pool[first + t]
+            running += columns[pool[first + t]]
+            for i in range(len(wanted)):
+                if wanted[i, block] == t + 1:
+                    sums[i] += running
+        first += sizes[block]
+    return sums
 
 
 def _spread(draws: Floats) -> Estimate:

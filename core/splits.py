@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.compiled import njit
 from core.domain import Bools, Floats, Ints
 from core.timeframe import DAY_MS
 
@@ -30,32 +31,40 @@ def uniqueness(t0_ms: Ints, t1_ms: Ints, symbol: Ints, *, rho: float = RHO_OTHER
 
     Source: Lopez de Prado 2018, Advances in Financial Machine Learning, ch. 4, here across symbols.
     """
-    if not len(t0_ms):
-        return np.empty(0)
-    edges = _distinct(np.concatenate((t0_ms, t1_ms + 1)))
-    first, last = np.searchsorted(edges, t0_ms), np.searchsorted(edges, t1_ms + 1)
-    length = np.diff(edges).astype(np.float64)
-    together = _active(first, last, len(edges))
-    values = np.empty(len(t0_ms))
-    for name in np.unique(symbol):
-        mine = symbol == name
-        own = _active(first[mine], last[mine], len(edges))
-        shares = np.zeros(len(length))
-        np.divide(length, rho * together + (1 - rho) * own, out=shares, where=own > 0)
-        total = np.concatenate(([0.0], np.cumsum(shares)))
-        values[mine] = total[last[mine]] - total[first[mine]]
-    return values / (t1_ms + 1 - t0_ms)
+    end_ms = t1_ms + 1
+    codes = np.unique(symbol, return_inverse=True)[1]
+    orders = np.argsort(t0_ms, kind="stable"), np.argsort(end_ms, kind="stable")
+    return np.asarray(_walked(t0_ms, end_ms, codes, *orders, rho) / (end_ms - t0_ms))
 
 
-def _distinct(values: Ints) -> Ints:
-    """`np.unique` by sorting, which for instants is a hundred times faster than its hash table."""
-    ordered = np.sort(values)
-    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
-
-
-def _active(first: Ints, last: Ints, n_edges: int) -> Floats:
-    steps = np.bincount(first, minlength=n_edges) - np.bincount(last, minlength=n_edges)
-    return np.cumsum(steps)[:-1].astype(np.float64)
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _walked(
+    start_ms: Ints, end_ms: Ints, code: Ints, by_start: Ints, by_end: Ints, rho: float
+) -> Floats:
+    """Return each event's sum of inverse concurrencies, in ms, walking from edge to edge."""
+    n = len(start_ms)
+    values, total = np.zeros(n), np.zeros(n)  # as many codes as events at most
+    own, together = np.zeros(n), 0.0
+    i = k = now_ms = n_codes = 0
+    while k < n:
+        upto = end_ms[by_end[k]]
+        if i < n:
+            upto = min(upto, start_ms[by_start[i]])
+        for name in range(n_codes):
+            if own[name] > 0:
+                total[name] += (upto - now_ms) / (rho * together + (1 - rho) * own[name])
+        now_ms = upto
+        while i < n and start_ms[by_start[i]] == now_ms:
+            name = code[by_start[i]]
+            values[by_start[i]] -= total[name]
+            own[name], together, n_codes = own[name] + 1, together + 1, max(n_codes, name + 1)
+            i += 1
+        while k < n and end_ms[by_end[k]] == now_ms:
+            name = code[by_end[k]]
+            values[by_end[k]] += total[name]
+            own[name], together = own[name] - 1, together - 1
+            k += 1
+    return values
 
 
 def n_eff(t0_ms: Ints, t1_ms: Ints, symbol: Ints, *, rho: float = RHO_OTHERS) -> float:

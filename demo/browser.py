@@ -30,6 +30,7 @@ WIDE, NARROW = 1440, 390
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _UP_S, _SHOWN_MS = 60.0, 60_000
 _TALLEST = 6000
+_PHONE = "Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 Chrome/131.0 Mobile Safari/537.36"
 
 
 def lacking() -> str:
@@ -136,7 +137,9 @@ _AT_REST = """() => {
 def visit(made: Browser, address: str, *, width: int = WIDE, dark: bool = False) -> Iterator[Visit]:
     """Open a window of its own, as a reader with that screen and those settings has it."""
     context = made.new_context(
-        viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if dark else "light",
+        user_agent=_PHONE if width <= NARROW else None,
     )
     seen = Visit(page=context.new_page(), address=address)
 

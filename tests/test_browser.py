@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -19,6 +20,7 @@ from core.store import open_database
 from core.store.operation import write_clock
 from core.timeframe import MINUTE_MS
 from demo.browser import NARROW, WIDE, Visit, browser, lacking, serving, visit
+from tests.history_world import RECORDED
 from tests.seed_database import END_MS, SYMBOLS, Seeded, seed
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +60,11 @@ def assert_sound(seen: Visit, *, width: int) -> None:
         ("signals-dark", {}, WIDE, True),
         ("signals-phone", {}, NARROW, False),
         ("results", {"page": "Results"}, WIDE, False),
+        ("results-dark", {"page": "Results"}, WIDE, True),
         ("results-phone", {"page": "Results"}, NARROW, True),
+        ("results-gate", {"page": "Results", "results": "Gate and scores"}, WIDE, False),
+        ("results-gate-phone", {"page": "Results", "results": "Gate and scores"}, NARROW, True),
+        ("results-parts", {"page": "Results", "results": "In its parts"}, WIDE, True),
         ("health-model", {"page": "Health"}, WIDE, True),
         ("health-data", {"page": "Health", "health": "Data"}, WIDE, False),
         ("health-system", {"page": "Health", "health": "System"}, WIDE, False),
@@ -79,15 +85,24 @@ def test_a_page_is_whole(
 
 def test_the_figures_shown_are_those_of_the_command(shown: Shown, tmp_path: Path) -> None:
     """What `analyze_results.py --json` says of a book stands in its column on the page."""
-    command = [sys.executable, "analyze_results.py", "--json", "--out", str(tmp_path)]
-    command += ["--config", str(shown.seeded.config)]
-    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    with visit(shown.made, shown.address) as seen:
+        assert_told(seen, shown.seeded.config, tmp_path)
+
+
+def run(config: Path, *command: str) -> str:
+    """What a command of the project prints."""
+    line = [sys.executable, *command, "--config", str(config)]
+    return subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def assert_told(seen: Visit, config: Path, folder: Path) -> None:
+    """The last column of the figures shown is the command's book of all followed."""
+    told = run(config, "analyze_results.py", "--json", "--out", str(folder))
     book = json.loads(told)["books"]["followed"]
     m = book["metrics"]
-    with visit(shown.made, shown.address) as seen:
-        seen.open({"page": "Results"})
-        rows = seen.page.locator("[data-testid=stTable]").first.locator("tbody tr")
-        cells = [[cell.strip() for cell in row.split("\t")] for row in rows.all_inner_texts()]
+    seen.open({"page": "Results"})
+    rows = seen.page.locator("[data-testid=stTable]").first.locator("tbody tr")
+    cells = [[cell.strip() for cell in row.split("\t")] for row in rows.all_inner_texts()]
     column = {row[0]: row[-1] for row in cells if len(row) > 1}
     assert column["candidates"] == str(book["n_candidates"])
     assert column["expectancy, net R a trade"] == (
@@ -116,6 +131,45 @@ def test_a_choice_is_a_link_and_a_link_is_a_choice(shown: Shown) -> None:
         assert again.page.get_by_test_id("stMultiSelect").first.inner_text().count(SYMBOLS[0]) == 1
 
 
+def test_book_and_breakdown_are_in_the_link(shown: Shown) -> None:
+    """What is chosen there stands in the address, and the address chooses it again."""
+    query = {"page": "Results", "results": "In its parts"}
+    with visit(shown.made, shown.address) as seen:
+        seen.open(query)
+        for name in ("Gate PASS", "weekday"):
+            seen.page.get_by_role("radio", name=name, exact=True).click()
+            seen.page.wait_for_timeout(100)
+            seen.settle()
+        asked = dict(parse_qsl(urlsplit(seen.page.url).query))
+        assert asked == query | {"book": "Gate PASS", "by": "weekday"}
+        words = seen.page.locator("[data-testid=stTable]").inner_text()
+        assert "Monday" in words
+    with visit(shown.made, shown.address) as again:
+        again.open(asked)
+        assert again.page.locator("[data-testid=stTable]").inner_text() == words
+
+
+def test_one_switch_shows_every_time_in_utc(shown: Shown) -> None:
+    """01:00 in Berlin is 00:00 UTC, in the head and wherever else an instant is written."""
+    with visit(shown.made, shown.address) as seen:
+        seen.open({"page": "Health", "health": "Data"})
+        assert seen.page.get_by_text("2025-02-15 01:0").count() == 1
+        seen.page.get_by_test_id("stCheckbox").locator("label").first.click()
+        seen.page.get_by_text("2025-02-15 00:0").first.wait_for(timeout=10_000)
+        assert "utc=true" in seen.page.url
+        assert seen.page.get_by_text("2025-02-15 01:0").count() == 0
+
+
+def test_a_phone_reads_one_book_at_a_time(shown: Shown) -> None:
+    """Five columns do not fit: the book of all is shown, and the choice of another."""
+    with visit(shown.made, shown.address, width=NARROW) as seen:
+        seen.open({"page": "Results"})
+        head = seen.page.locator("[data-testid=stTable]").first.locator("thead").inner_text()
+        assert head.split() == ["figure", "All", "followed"]
+        seen.page.get_by_role("radio", name="Delivered PAPER", exact=True).click()
+        seen.page.locator("thead", has_text="Delivered PAPER").wait_for(timeout=10_000)
+
+
 def test_a_refresh_follows_the_market_and_keeps_the_readers_place(shown: Shown) -> None:
     """A new tick is shown without a reload; the tab and the place on the page stay."""
     with visit(shown.made, shown.address) as seen:
@@ -131,3 +185,36 @@ def test_a_refresh_follows_the_market_and_keeps_the_readers_place(shown: Shown) 
         tab = seen.page.get_by_role("tab", name="Results")
         assert tab.get_attribute("aria-selected") == "true"
         assert_sound(seen, width=WIDE)
+
+
+RECORDED_FILE = RECORDED / "BTC_USDT-1m-2024.parquet"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not RECORDED_FILE.is_file(), reason=f"no recorded candles in {RECORDED}")
+def test_every_page_is_whole_on_recorded_candles(tmp_path: Path) -> None:
+    """A year of Bitcoin scanned and trained on: each page sound, figures those of the command."""
+    config = tmp_path / "config.yaml"
+    config.write_text("app: {db_path: market.db}\nsymbols: [BTC/USDT]\ntimeframes: [15m, 1h]\n")
+    run(config, "init_db.py")
+    run(config, "download_data.py", "--import", str(RECORDED_FILE))
+    run(config, "retro_scan.py", "--start", "2024-01-20", "--end", "2024-12-31")
+    run(config, "maintenance.py", "weekly")
+    pages = {
+        "signals": {},
+        "results": {"page": "Results"},
+        "results-gate": {"page": "Results", "results": "Gate and scores"},
+        "results-parts": {"page": "Results", "results": "In its parts", "by": "regime"},
+        "health-model": {"page": "Health"},
+        "health-data": {"page": "Health", "health": "Data"},
+        "health-system": {"page": "Health", "health": "System"},
+    }
+    with serving(config) as (address, _), browser() as made:
+        for width, names in ((WIDE, list(pages)), (NARROW, ["signals", "results"])):
+            for name in names:
+                with visit(made, address, width=width) as seen:
+                    seen.open(pages[name])
+                    assert_sound(seen, width=width)
+                    seen.picture(PICTURES / f"recorded-{name}-{width}.png")
+        with visit(made, address) as seen:
+            assert_told(seen, config, tmp_path / "report")

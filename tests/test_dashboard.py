@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from core import views
 from core.store import open_database
+from core.store.models import add_metrics
 from core.store.operation import set_label
 from tests.seed_database import SYMBOLS, Seeded, seed
 from tests.sick_databases import SICK, locked
@@ -35,14 +36,17 @@ def opened(
     *,
     page: str = "",
     health: str = "",
+    results: str = "",
+    by: str = "",
     signal: int | None = None,
 ) -> AppTest:
-    """The page as one visit shows it."""
+    """The page as one visit shows it; `health` and `results` are tabs of those pages."""
     monkeypatch.setenv("TRADER_CONFIG", str(config))
     app = AppTest.from_file(str(SCRIPT), default_timeout=30)
-    for name, tab in (("page", page), ("health", health)):
-        if tab:
-            app.session_state[name] = tab
+    chosen = {"page": page, "health": health, "results": results, "by": by}
+    for name, choice in chosen.items():
+        if choice:
+            app.session_state[name] = choice
     if signal is not None:
         app.query_params["signal"] = str(signal)
     app.run()
@@ -181,25 +185,29 @@ def test_the_figures_shown_are_those_of_the_views(
     monkeypatch: pytest.MonkeyPatch, seeded: Seeded
 ) -> None:
     """What analyze_results prints from the same views is what the page shows."""
-    app = opened(monkeypatch, seeded.config, page="Results")
     found = views.results(seeded.path)
     scores = views.scores(seeded.path)
     gate = views.gate_record(found)
     assert gate is not None
-    expected = [
-        views.metrics_table(found),
-        views.gate_table(gate),
-        views.coverage_table(views.coverage(scores)),
-        views.promise_table(views.promised(scores)),
-        views.breakdown_table(views.breakdown(found, "followed", "symbol")),
-    ]
-    assert [cells(table) for table in app.table] == [cells_of(table) for table in expected]
-    assert gate.sentence in shown(app)
-    assert len(app.get("plotly_chart")) == 6
-    app.selectbox(key="by").set_value("exit_reason")
-    app.run()
+    expected = {
+        "Record": [views.metrics_table(found)],
+        "Gate and scores": [
+            views.gate_table(gate),
+            views.coverage_table(views.coverage(scores)),
+            views.promise_table(views.promised(scores)),
+        ],
+        "In its parts": [views.breakdown_table(views.breakdown(found, "followed", "symbol"))],
+    }
+    charts = {"Record": 1, "Gate and scores": 4, "In its parts": 1}
+    for tab, tables in expected.items():
+        app = opened(monkeypatch, seeded.config, page="Results", results=tab)
+        assert [cells(table) for table in app.table] == [cells_of(table) for table in tables]
+        assert (gate.sentence in shown(app)) == (tab == "Gate and scores")
+        assert len(app.get("plotly_chart")) == charts[tab]
+    tab, by = "In its parts", "exit_reason"
+    app = opened(monkeypatch, seeded.config, page="Results", results=tab, by=by)
     by_exit = views.breakdown_table(views.breakdown(found, "followed", "exit_reason"))
-    assert cells(app.table[4]) == cells_of(by_exit)
+    assert cells(app.table[0]) == cells_of(by_exit)
 
 
 def test_a_new_exit_moves_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -232,11 +240,28 @@ def test_the_health_page_shows_the_model(monkeypatch: pytest.MonkeyPatch, seeded
     """Calibration in a sentence and a diagram, certificates, windows, bundles."""
     app = opened(monkeypatch, seeded.config, page="Health")
     assert "Method platt: Brier 0.2310 (raw 0.2440, coin flip 0.2290)" in shown(app)
+    assert "before gains were kept" in shown(app)  # as of bundles older than this figure
     assert len(app.get("plotly_chart")) == 2
     certificates, windows, history = (table.value for table in app.dataframe)
     assert certificates["certificate"].tolist() == ["none"]
     assert int(windows["scored"].sum()) == len(views.scores(seeded.path).folds)
     assert history["bundle"].tolist() == ["seed-bundle-1"]
+
+
+def test_the_health_page_shows_what_the_model_learnt_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where a bundle kept the gain of its splits it is shown, the greatest on top."""
+    made = seed(tmp_path)
+    with open_database(made.path) as db, db.write():
+        add_metrics(
+            db, "seed-bundle-1", {"train": {"gain": {"hour_sin": 0.2, "own_efficiency": 0.8}}}
+        )
+    app = opened(monkeypatch, made.config, page="Health")
+    assert "before gains were kept" not in shown(app)
+    assert len(app.get("plotly_chart")) == 3
+    (bars,) = views.gain_figure({"own_efficiency": 0.8, "hour_sin": 0.2}).data
+    assert list(zip(bars.y, bars.x, strict=True)) == [("hour sin", 20), ("own TF efficiency", 80)]
 
 
 def test_text_of_the_database_is_not_markup(
@@ -264,6 +289,6 @@ def test_no_page_can_inject_html() -> None:
 def test_the_page_is_served_to_this_machine_only() -> None:
     """The shipped settings bind to loopback, send no statistics and show no traceback."""
     settings = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
-    assert settings["server"] == {"address": "127.0.0.1", "headless": True}
+    assert settings["server"].items() >= {"address": "127.0.0.1", "headless": True}.items()
     assert settings["browser"]["gatherUsageStats"] is False
     assert settings["client"]["showErrorDetails"] == "none"

@@ -53,6 +53,21 @@ def test_a_planted_edge_is_learnt_certified_and_promoted(
     assert report["tune"]["promotion"]["promoted"]
 
 
+def test_the_gain_of_splits_is_kept_and_names_what_drives_wins(
+    planted: tuple[World, dict[str, Any]],
+) -> None:
+    """Shares of all features, in the manifest and the table; that of the planted one is first."""
+    made, report = planted
+    name = report["train"]["bundle"]
+    kept = load_bundle(made.places["models_dir"], name, strategy=strategy_id(made.config)).manifest
+    gain = kept["metrics"]["gain"]
+    assert set(gain) == set(feature_law.NAMES)
+    assert sum(gain.values()) == pytest.approx(1, abs=1e-4)
+    assert max(gain, key=gain.__getitem__) == feature_law.NAMES[5]
+    (row,) = [row for row in models.bundles(made.db) if row["id"] == name]
+    assert row["metrics"]["train"]["gain"] == gain
+
+
 def test_shuffled_outcomes_teach_nothing(tmp_path: Path) -> None:
     """With outcomes dealt out anew, scores rank unseen wins no better than a coin does."""
     made = world(tmp_path, n=1200, skill=0.9, shuffle=True)

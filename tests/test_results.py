@@ -16,6 +16,8 @@ from core.timeframe import DAY_MS
 from tests.seed_database import BUNDLE, Seeded, seed
 from tests.tiny_database import T0, add, tiny, won
 
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
@@ -153,8 +155,26 @@ def test_a_breakdown_splits_the_book_without_loss(seeded: Seeded, by: str) -> No
     assert table["is_thin"].tolist() == (table["n_eff"] < 30).tolist()
     if by == "timeframe":
         assert table[by].tolist() == ["15m", "1h"]
+    elif by == "weekday":
+        assert table[by].tolist() == [day for day in DAYS if day in set(table[by])]
     else:
         assert table[by].tolist() == sorted(table[by])
+
+
+def test_cells_of_time_and_score_are_worked_by_hand(tmp_path: Path) -> None:
+    """T0 is a Wednesday, 00:00 UTC; bands hold their lower end, the last one both."""
+    db, strategy = tiny(tmp_path / "market.db")
+    for day, p in ((0, None), (1.5, 0.63), (3.99, 0.7), (4, 1.0)):
+        add(db, strategy, day, ml_p=p)
+    db.close()
+    found = views.results(tmp_path / "market.db")
+    cells = {
+        by: views.breakdown(found, "followed", by)[by].tolist()
+        for by in ("weekday", "hour", "p_band")
+    }
+    assert cells["weekday"] == ["Wednesday", "Thursday", "Saturday", "Sunday"]
+    assert cells["hour"] == ["00", "12", "23"]
+    assert cells["p_band"] == ["60 to 70 %", "70 to 80 %", "90 to 100 %", "no score"]
 
 
 def test_results_as_json_are_strict_and_repeatable(seeded: Seeded) -> None:

@@ -45,11 +45,33 @@ def test_stepped_columns_are_the_rows(rows: dict[int, tuple[float, float]], room
     with closing(filled(rows)) as connection:
         found = stepped(connection, QUERY, ALL, n_floats=2, room=room)
     assert found is not None
-    firsts, others = found
+    firsts, others, marks = found
+    assert marks.shape == (0, len(rows))
     assert firsts.tolist() == sorted(rows)
     assert others.shape == (2, len(rows))
     bits = [struct.pack("<dd", *rows[a]) for a in sorted(rows)]
     assert [pair.tobytes() for pair in np.ascontiguousarray(others.T)] == bits
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    texts=st.lists(st.tuples(*[st.text(max_size=12) | st.none()] * 2), max_size=90),
+    room=st.sampled_from([0, 16, 80]),
+)
+def test_marks_tell_texts_apart(texts: list[tuple[str | None, ...]], room: int) -> None:
+    """Compiled or not, rows have one mark where their texts are equal, and only there."""
+    with closing(apsw.Connection(":memory:")) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, x TEXT, y TEXT)")
+        connection.executemany("INSERT INTO t (x, y) VALUES (?, ?)", texts)
+        db = Database(connection, Path(":memory:"), read_only=True)
+        query = "SELECT a, 0.5, x, y FROM t ORDER BY a"
+        ids, floats_of, marks = db.columns_with_marks(query, (), n_floats=1, n_words=2, room=room)
+    assert ids.tolist() == list(range(1, len(texts) + 1))
+    assert floats_of.tolist() == [[0.5] * len(texts)]
+    for k in range(2):
+        words = [row[k] or "" for row in texts]
+        pairs = set(zip(words, marks[k].tolist(), strict=True))
+        assert len(pairs) == len(set(words)) == len(set(marks[k].tolist()))
 
 
 UPSERT = "INSERT INTO t VALUES (?, ?, ?) ON CONFLICT (a) DO UPDATE SET x = excluded.x"

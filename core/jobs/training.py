@@ -105,6 +105,7 @@ def train(
     (booster,) = _fits(sample, closed, sets=[best], seed=seed)
     raw = model.as_bytes(booster)
     manifest = plain(_manifest(sample, folds, forward, strategy=strategy_id(config), seed=seed))
+    manifest["metrics"]["gain"] = model.gain_shares(booster, feature_law.NAMES)
     name = bundle_name(now_ms, raw, as_json(manifest))
     known = [row for row in store.bundles(db) if row["id"] == name]
     known = known if _is_whole(models_dir, name, strategy_id(config)) else []

@@ -102,6 +102,13 @@ def contributions(booster: Any, features: Floats) -> Floats:
     return np.asarray(said[:, :-1], dtype=np.float64)
 
 
+def gain_shares(booster: Any, names: Sequence[str]) -> dict[str, float]:
+    """Return each feature's share of all that the trees' splits gained; 0 where none used it."""
+    gained = booster.get_score(importance_type="total_gain")
+    total = sum(gained.values()) or 1.0
+    return {name: round(gained.get(f"f{i}", 0.0) / total, 6) for i, name in enumerate(names)}
+
+
 def as_bytes(booster: Any) -> bytes:
     """Return the model in XGBoost's own binary JSON."""
     return bytes(booster.save_raw("ubj"))

@@ -21,7 +21,6 @@ class Record:
     found: views.Results
     metrics: pd.DataFrame
     curves: dict[tuple[str, str], pd.DataFrame]
-    lift: views.GateLift | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,13 @@ class Worth:
 def record(version: Version) -> Record:
     """Return the record; the first of `version` is the database's path."""
     found = views.results(Path(version[0]))
-    return Record(
-        found, views.metrics_table(found), views.book_curves(found), views.gate_record(found)
-    )
+    return Record(found, views.metrics_table(found), views.book_curves(found))
+
+
+@st.cache_data(max_entries=2, show_spinner="reading the gate's record")
+def lift(version: Version) -> views.GateLift | None:
+    """Return what the gate passed beside what it rejected."""
+    return views.gate_record(record(version).found)
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -52,7 +55,8 @@ def breakdown(version: Version, book: str, by: str) -> pd.DataFrame:
 @st.cache_data(max_entries=2, show_spinner="reading the scores")
 def worth(version: Version) -> Worth:
     """Return coverage, histograms and promised against realised."""
-    found = views.scores(Path(version[0]))
+    whole = record(version).found
+    found = views.scores(Path(version[0]), strategy=whole.strategy, rows=whole.rows)
     return Worth(views.coverage(found), views.ml_p_histogram(found), views.promised(found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import streamlit as st
 
@@ -20,23 +21,26 @@ _ICONS = {
 }
 
 
-def show_head(place: views.Place) -> views.State:
-    """Show the state bar and return what it found; a sick database explains itself."""
+def show_head(place: views.Place) -> tuple[views.Place, views.State]:
+    """Show the state bar; return the place, in UTC where that is chosen, and what was found.
+
+    A sick database explains itself.
+    """
     state = views.state(place.db_path)
     if state.banner:
         st.warning(plain(state.banner), icon=":material/science:")
     if not state.is_readable:
         st.error(plain(state.sentence), icon=":material/database_off:")
-        return state
+        return place, state
     with st.container(border=True):
-        proof, ages = st.columns([3, 2], vertical_alignment="center")
+        proof, ages = st.columns(2, vertical_alignment="center")
+        with ages:
+            place = _ages(place, state)
         with proof:
             _proof(place, state)
-        with ages:
-            _ages(place, state)
     if state.sentence:
         st.info(plain(state.sentence))
-    return state
+    return place, state
 
 
 def _proof(place: views.Place, state: views.State) -> None:
@@ -46,10 +50,19 @@ def _proof(place: views.Place, state: views.State) -> None:
     row = st.container(horizontal=True, vertical_alignment="center", gap="small")
     row.badge(word, icon=_ICONS[word], color=_COLOURS[word], help=hint or None)  # type: ignore[arg-type]
     row.markdown(plain(state.evidence.sentence), width="content")
-    st.caption(plain(engine_text(state)))
+    if is_stopped(state):
+        st.markdown(f":orange[:material/warning: {plain(engine_text(state))}]")
+    else:
+        st.caption(plain(engine_text(state)))
 
 
-def _ages(place: views.Place, state: views.State) -> None:
+def _ages(place: views.Place, state: views.State) -> views.Place:
+    """Show market time, age and next close; return the place in the zone chosen."""
+    row = st.container(horizontal=True, gap="small", vertical_alignment="center")
+    cells = [row.container(width="content") for _ in range(3)]
+    hint = f"Every time on this page in UTC instead of {plain(place.zone)}"
+    if place.zone != "UTC" and row.toggle("UTC", key="utc", bind="query-params", help=hint):
+        place = replace(place, zone="UTC")
     left = (state.next_close_ms or 0) - (state.market_ms or 0)
     soon = views.NOTHING if state.next_close_ms is None else f"in {views.span(left)}"
     close = views.clock_text(state.next_close_ms, place.zone)
@@ -62,9 +75,9 @@ def _ages(place: views.Place, state: views.State) -> None:
         ("Data age", age_text(state), "Market time less the newest stored close"),
         ("Next close", soon, f"{close} {place.zone}; {views.utc_text(state.next_close_ms)}"),
     )
-    row = st.container(horizontal=True, gap="medium")
-    for label, value, hint in facts:
-        row.markdown(f":small[{label}]  \n**{plain(value)}**", help=plain(hint), width="content")
+    for cell, (label, value, hint) in zip(cells, facts, strict=True):
+        cell.markdown(f":small[{label}]  \n**{plain(value)}**", help=plain(hint), width="content")
+    return place
 
 
 def age_text(state: views.State) -> str:
@@ -75,6 +88,13 @@ def age_text(state: views.State) -> str:
     return f"{views.span(age_ms)}{' old!' if age_ms > _OLD_MS else ''}"
 
 
+def is_stopped(state: views.State) -> bool:
+    """Say whether the engine that ticked once has ceased to, by this machine's own time."""
+    if not state.ticked or state.wall_ms is None:
+        return False
+    return time.time() * 1000 - state.wall_ms > _STOPPED_MS
+
+
 def engine_text(state: views.State) -> str:
     """Say how the clock runs and when it last ticked by this machine's own time."""
     if not state.ticked or state.wall_ms is None:
@@ -83,7 +103,7 @@ def engine_text(state: views.State) -> str:
     pace = {1.0: "Live", 0.0: "Stepped replay"}.get(
         state.speed or 0.0, f"Replay at {state.speed:g}x"
     )
-    if ago_ms > _STOPPED_MS:
+    if is_stopped(state):
         return f"{pace}; the engine does not run: its last tick was {views.span(ago_ms)} ago."
     return f"{pace}; the engine ticked {views.span(ago_ms)} ago."
 

@@ -11,6 +11,18 @@ from core.pages import cached
 from core.pages.parts import chart, plain, table
 
 _TABS = ("Model", "Data", "System")
+_FRESH = {
+    "exchange": "exchange",
+    "symbol": "symbol",
+    "timeframe": "timeframe",
+    "age_ms": "age_ms",
+    "last_ms": "newest bar_ms",
+    "first_ms": "first bar_ms",
+    "n_rows": "bars",
+    "n_missing": "missing",
+    "n_unknown_gaps": "holes not settled",
+    "n_revised": "revised",
+}
 
 
 def health_page(place: views.Place) -> None:
@@ -34,8 +46,6 @@ def _model(place: views.Place) -> None:
         chart(views.reliability_figure(found["calibration"]), "reliability", "reliability")
     st.subheader("Certificates and thresholds in force", anchor=False)
     table(found["cells"], place.zone, empty="Nothing has been tuned yet: nothing is certified.")
-    st.subheader("What moved the scores", anchor=False)
-    st.caption(f"The strongest reasons stored with the newest {found['n_judged']:,} scores.")
     _importance(found)
     st.subheader("Walk-forward windows", anchor=False)
     table(found["windows"], place.zone, empty="No out-of-fold score is stored.")
@@ -44,10 +54,24 @@ def _model(place: views.Place) -> None:
 
 
 def _importance(found: dict[str, Any]) -> None:
-    if found["importance"].empty:
-        st.caption("No score has stored its reasons yet.")
-    else:
-        chart(views.importance_figure(found["importance"]), "importance", "importance")
+    """Show what the model learnt from, beside what it said of late."""
+    learnt, said = st.columns(2)
+    with learnt:
+        st.subheader("Importance", anchor=False)
+        if found["gain"]:
+            st.caption("What the model learnt from: the gain of its trees' splits, by feature.")
+            chart(views.gain_figure(found["gain"]), "gain", "importance by gain")
+        else:
+            st.caption(
+                "This bundle was trained before gains were kept: the next training has them."
+            )
+    with said:
+        st.subheader("What moved the scores", anchor=False)
+        if found["importance"].empty:
+            st.caption("No score has stored its reasons yet.")
+            return
+        st.caption(f"The strongest reasons stored with the newest {found['n_judged']:,} scores.")
+        chart(views.importance_figure(found["importance"]), "importance", "reasons counted")
 
 
 def _data(place: views.Place) -> None:
@@ -56,7 +80,9 @@ def _data(place: views.Place) -> None:
         "Age: market time less the newest close. Missing: bars inside holes that are not settled"
         " as minutes without trades. Revised: bars the exchange changed later."
     )
-    table(views.freshness(place.db_path), place.zone, empty="No candle is stored.")
+    fresh = views.freshness(place.db_path)
+    order = [name for name in _FRESH if name in fresh.columns]
+    table(fresh[order].rename(columns=_FRESH), place.zone, empty="No candle is stored.")
     st.subheader("Imported ranges", anchor=False)
     imported = views.sources(place.db_path)
     if imported.empty:
@@ -86,5 +112,6 @@ def _system(place: views.Place) -> None:
     table(views.errors(place.db_path), place.zone, empty="None is stored.")
     st.subheader("Outbox", anchor=False)
     table(views.waiting(place.db_path), place.zone, empty="No message has been queued yet.")
-    st.subheader("Versions", anchor=False)
+    st.subheader("Files and versions", anchor=False)
+    st.caption(plain(views.sizes_text(views.sizes(place.db_path))))
     st.caption(plain(views.versions()))

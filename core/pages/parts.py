@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from core.errors import TraderError
 
 CHART = {"displaylogo": False, "displayModeBar": "hover", "scrollZoom": False}
 GREY = "color: #8a8f98"
+_HEAD_START_S = 0.6
 
 
 def plain(text: object) -> str:
@@ -32,6 +34,17 @@ def guarded(page: Callable[[], None]) -> None:
 def chart(figure: Any, key: str, alt: str) -> None:
     """Show a figure; the key keeps the reader's zoom over refreshes."""
     st.plotly_chart(figure, key=key, config=CHART, alt=alt)
+
+
+def let_tables_come_first() -> None:
+    """On the first run of a visit, hold what follows back for a moment.
+
+    The browser fetches the code of tables and charts when the first of each comes; that of charts
+    is ten times larger, and beside it the table would appear seconds later.
+    """
+    if "visited" not in st.session_state:
+        st.session_state["visited"] = True
+        time.sleep(_HEAD_START_S)
 
 
 def table(frame: pd.DataFrame, zone: str, *, empty: str) -> None:
@@ -80,5 +93,13 @@ def _helped(frame: pd.DataFrame, zone: str) -> dict[str, Any]:
     for name in frame.columns:
         if name.endswith("_ms") and name != "age_ms" and frame[name].notna().any():
             newest = views.utc_text(float(frame[name].max()))
-            out[_title(name)] = st.column_config.TextColumn(help=f"{zone}; the newest is {newest}")
+            hint = f"{times_hint(zone)} The newest is {newest}."
+            out[_title(name)] = st.column_config.TextColumn(help=hint)
     return out
+
+
+def times_hint(zone: str) -> str:
+    """Say which zone a column of instants is in, and how to read it in UTC."""
+    return (
+        "UTC." if zone == "UTC" else f"{zone}. The switch UTC at the top shows every time in UTC."
+    )

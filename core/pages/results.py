@@ -8,38 +8,69 @@ from core import views
 from core.pages import cached
 from core.pages.parts import chart, plain, still_table
 
+_ALL = "side by side"
+_TABS = ("Record", "Gate and scores", "In its parts")
+
 
 def results_page(place: views.Place, state: views.State) -> None:
-    """Show the books with their intervals, then what the model and the gate were worth."""
+    """Show the books with their intervals; behind tabs what gate and model were worth, and cells.
+
+    A tab that is not open computes nothing: the record stands before the rest is asked for.
+    """
     if not state.n_signals:
         return
     version = views.version(place.db_path)
-    record = cached.record(version)
+    record, gate, parts = st.tabs(_TABS, key="results", on_change="rerun", bind="query-params")
+    if record.open:
+        with record:
+            _record(cached.record(version), place.zone)
+    if gate.open:
+        with gate:
+            _lift(cached.lift(version))
+            _worth(cached.worth(version))
+    if parts.open:
+        with parts:
+            _parts(version)
+
+
+def _record(record: cached.Record, zone: str) -> None:
     for book in record.found.books.values():
         if book.n_candidates:
-            st.markdown(f"**{plain(book.title)}** {plain(views.verdict_text(book.metrics))}")
+            st.markdown(f"**{plain(book.title)}:** {plain(views.verdict_text(book.metrics))}")
     if record.curves:
         st.subheader("Equity and distance from its high", anchor=False)
         st.caption("Net R of closed trades. Solid: lived. Faint: retro-scan, what would have been.")
-        chart(views.books_figure(record.curves, zone=place.zone), "equity", "equity in R")
+        chart(views.books_figure(record.curves, zone=zone), "equity", "equity in R")
     else:
         st.info("No trade has ended yet.")
     st.subheader("Figures", anchor=False)
-    still_table(record.metrics)
+    still_table(record.metrics[["figure", *_chosen_books(record)]])
     st.caption(plain(views.METRICS_NOTE))
-    _lift(record)
-    _worth(cached.worth(version))
-    if record.curves:
-        _parts(version, record)
 
 
-def _lift(record: cached.Record) -> None:
+def _chosen_books(record: cached.Record) -> list[str]:
+    """Let the reader choose one book or all; on a phone, which has no room for five, one."""
+    titles = [book.title for book in record.found.books.values()]
+    on_phone = "Mobi" in st.context.headers.get("User-Agent", "")
+    chosen = st.pills(
+        "Books",
+        (_ALL, *titles),
+        default=titles[-1] if on_phone else _ALL,
+        key="books",
+        required=True,
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    return titles if chosen in (None, _ALL) else [str(chosen)]
+
+
+def _lift(lift: views.GateLift | None) -> None:
     st.subheader("Does the gate earn its keep?", anchor=False)
-    if record.lift is None:
+    if lift is None:
         st.info("No scored trade has ended and matured yet.")
         return
-    st.markdown(plain(record.lift.sentence))
-    still_table(views.gate_table(record.lift))
+    st.markdown(plain(lift.sentence))
+    still_table(views.gate_table(lift))
     st.caption(plain(views.GATE_NOTE))
 
 
@@ -59,20 +90,24 @@ def _worth(found: cached.Worth) -> None:
     else:
         st.info("No scored trade has ended yet.")
     st.subheader("Calibrated probabilities", anchor=False)
-    for source, table in found.histograms.items():
-        if int(table[["n_wins", "n_losses", "n_other"]].to_numpy().sum()) == 0:
-            st.info(f"No scores {source} yet.")
-            continue
-        st.caption(source)
-        chart(views.histogram_figure(table), f"histogram-{source}", source)
+    for column, (source, table) in zip(st.columns(2), found.histograms.items(), strict=True):
+        with column:
+            if int(table[["n_wins", "n_losses", "n_other"]].to_numpy().sum()) == 0:
+                st.info(f"No scores {source} yet.")
+                continue
+            st.caption(source)
+            chart(views.histogram_figure(table), f"histogram-{source}", source)
 
 
 def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _parts(version: cached.Version, record: cached.Record) -> None:
-    st.subheader("In its parts", anchor=False)
+def _parts(version: cached.Version) -> None:
+    record = cached.record(version)
+    if not record.curves:
+        st.info("No trade has ended yet.")
+        return
     titles = {name: book.title for name, book in record.found.books.items()}
     book = st.segmented_control(
         "Book",
@@ -81,15 +116,23 @@ def _parts(version: cached.Version, record: cached.Record) -> None:
         format_func=lambda name: titles[name],
         key="book",
         required=True,
+        bind="query-params",
     )
-    by = st.selectbox(
-        "Break down by", views.BY, key="by", format_func=lambda x: x.replace("_", " ")
+    by = st.pills(
+        "Break down by",
+        views.BY,
+        default=views.BY[0],
+        format_func=_spaced,
+        key="by",
+        required=True,
+        bind="query-params",
     )
-    cells = cached.breakdown(version, book or "followed", by)
+    book, by = book or "followed", by or views.BY[0]
+    cells = cached.breakdown(version, book, by)
     if cells.empty:
         st.info("No trade of this book has ended and matured yet.")
         return
-    chart(views.cells_figure({by: cells}), "cells", f"net R by {by}")
+    chart(views.cells_figure({by: cells}), f"cells-{by}", f"net R by {_spaced(by)}")
     still_table(views.breakdown_table(cells), [bool(thin) for thin in cells["is_thin"]])
     st.caption(
         f"Grey: an effective sample under {views.THIN_N_EFF}; it proves nothing alone."

@@ -32,7 +32,7 @@ def show(config_path: Path, *, icon: Path) -> None:
 
 def _body(place: views.Place) -> None:
     """Show the state bar and the open page; the fragment that refreshes runs all of it."""
-    state = show_head(place)
+    place, state = show_head(place)
     if not state.is_readable:
         return
     tabs = st.tabs(PAGES, key="page", on_change="rerun", bind="query-params")

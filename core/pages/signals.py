@@ -10,7 +10,7 @@ import streamlit as st
 from core import views
 from core.pages import cached
 from core.pages.head import show_meter
-from core.pages.parts import chart, plain, still_table
+from core.pages.parts import chart, let_tables_come_first, plain, still_table, times_hint
 from core.timeframe import DAY_MS
 
 _FILTERS = ("symbol", "timeframe", "setup", "direction", "gate", "delivery")
@@ -44,35 +44,38 @@ def signals_page(place: views.Place, state: views.State) -> None:
 
 def _desk(desk: views.Desk) -> None:
     st.subheader(f"Do now: {plain(desk.sentence)}", anchor=False)
-    for call in desk.calls:
-        _card(call)
+    for is_live in (True, False):
+        calls = [call for call in desk.calls if call.is_live is is_live]
+        if calls:
+            with st.container(border=True):
+                for call in calls:
+                    _row(call)
     hidden = desk.n_live + desk.n_paper - len(desk.calls)
     if hidden:
-        st.caption(plain(f"{hidden} more are followed; see the table below."))
+        more = "1 more is" if hidden == 1 else f"{hidden} more are"
+        st.caption(f"{more} followed; see the table below.")
 
 
-def _card(call: views.Call) -> None:
-    with st.container(border=True):
-        words, bar, figures = st.columns([5, 3.5, 3.5], vertical_alignment="center")
-        with words:
-            row = st.container(horizontal=True, vertical_alignment="center", gap="small")
-            if call.is_live:
-                row.badge("LIVE", icon=":material/bolt:", color="green")
-            else:
-                row.badge("PAPER", icon=":material/description:", color="gray")
-            row.markdown(f"**{plain(call.title)}**", width="content")
-            st.caption(plain(call.act[:1].upper() + call.act[1:]))
-        bar.image(views.gauge_svg(call.gauge), width="stretch", alt=views.gauge_text(call.gauge))
-        with figures:
-            row = st.container(
-                horizontal=True, wrap=False, gap="small", vertical_alignment="center"
-            )
-            now = views.NOTHING if call.r_now is None else f"{call.r_now:+.2f} R"
-            price = f"price {views.price_text(call.price)}"
-            row.markdown(f"**{plain(now)}**  \n:small[{plain(price)}]", width="stretch")
-            left = f"{views.span(call.left_ms)} left"
-            row.markdown(f"{plain(call.status.lower())}  \n:small[{plain(left)}]", width="stretch")
-            row.button("Show", key=f"show-{call.id}", on_click=_choose, args=(call.id,))
+def _row(call: views.Call) -> None:
+    """Show one open signal: its next act, where the price stands, and how long it has."""
+    words, bar, figures = st.columns([5, 3.5, 3.5], vertical_alignment="center")
+    with words:
+        row = st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small")
+        if call.is_live:
+            row.badge("LIVE", icon=":material/bolt:", color="green")
+        else:
+            row.badge("PAPER", icon=":material/description:", color="gray")
+        act = plain(call.act[:1].upper() + call.act[1:])
+        row.markdown(f"**{plain(call.title)}**  \n:small[{act}]", width="stretch")
+    bar.image(views.gauge_svg(call.gauge), width="stretch", alt=views.gauge_text(call.gauge))
+    with figures:
+        row = st.container(horizontal=True, wrap=False, gap="small", vertical_alignment="center")
+        now = "no R yet" if call.r_now is None else f"{call.r_now:+.2f} R now"
+        price = f"price {views.price_text(call.price)}"
+        row.markdown(f"**{plain(now)}**  \n:small[{plain(price)}]", width="stretch")
+        left = f"{views.span(call.left_ms)} left"
+        row.markdown(f"{plain(call.status.lower())}  \n:small[{plain(left)}]", width="stretch")
+        row.button("Show", key=f"show-{call.id}", on_click=_choose, args=(call.id,))
 
 
 def _choose(number: int) -> None:
@@ -137,24 +140,24 @@ def _table_choice(found: pd.DataFrame, zone: str, *, first: int | None) -> int |
 def _written(found: pd.DataFrame, zone: str) -> pd.DataFrame:
     shown = found.drop(columns=["gate_reason", "delivery_reason", "decided_ms"])
     shown.insert(1, "decided", views.local_times(found["decided_ms"], zone))
-    return shown.assign(decided_utc=views.local_times(found["decided_ms"], "UTC"))
+    return shown
 
 
 def _columns(zone: str) -> dict[str, Any]:
     """Return how the table of candidates is written."""
     number = st.column_config.NumberColumn
     instant = st.column_config.DatetimeColumn
-    prices = {name: number(name.upper(), format="%.6g") for name in ("entry", "sl", "tp1", "tp2")}
+    names = {"entry": "entry", "sl": "stop", "tp1": "TP1", "tp2": "TP2"}
+    prices = {name: number(label, format="%.6g") for name, label in names.items()}
     shares = {"p_mart": "coin flip p", "ml_p": "model p"}
     in_r = {"ev_r": "EV (R)", "cost_r": "cost (R)", "r_multiple": "net (R)"}
     return {
         "id": number("#", format="%d", pinned=True),
-        "decided": instant("decided", format="YYYY-MM-DD HH:mm", help=f"{zone}; UTC: last column"),
+        "decided": instant("decided", format="YYYY-MM-DD HH:mm", help=times_hint(zone)),
         **prices,
         **{name: number(label, format="percent") for name, label in shares.items()},
         **{name: number(label, format="%.2f") for name, label in in_r.items()},
-        "exit_reason": "exit",
-        "decided_utc": instant("decided (UTC)", format="YYYY-MM-DD HH:mm"),
+        "exit_reason": st.column_config.TextColumn("exit", width=120),
     }
 
 
@@ -176,6 +179,7 @@ def _signal(place: views.Place, number: int) -> None:
             st.info("Its candles are not stored.")
         else:
             figure = views.signal_figure(bars, signal, zone=place.zone)
+            let_tables_come_first()
             chart(figure, f"chart-{number}", views.headline(signal))
 
 

@@ -57,15 +57,32 @@ class Database:
 
         `room` is how many rows to expect; for more than a few no Python object is made per value.
         """
+        firsts, others, _ = self.columns_with_marks(
+            sql, params, n_floats=n_floats, n_words=0, room=room
+        )
+        return firsts, others
+
+    def columns_with_marks(
+        self, sql: str, params: tuple[int, ...], *, n_floats: int, n_words: int, room: int
+    ) -> tuple[Ints, Floats, Ints]:
+        """Return `columns`, and of `n_words` texts after them marks (n_words, n).
+
+        Equal texts of a column have equal marks, others have others; NULL is as ''.
+        """
         if room >= _MANY_ROWS:
             from core.store.stepping import stepped
 
-            found = stepped(self._connection, sql, params, n_floats=n_floats, room=room)
+            found = stepped(
+                self._connection, sql, params, n_floats=n_floats, n_words=n_words, room=room
+            )
             if found is not None:
                 return found
-        flat = np.fromiter(chain.from_iterable(self._connection.execute(sql, params)), np.float64)
-        matrix = flat.reshape(-1, n_floats + 1).T
-        return matrix[0].astype(np.int64), np.ascontiguousarray(matrix[1:])
+        rows, n_numbers = self.rows(sql, params), n_floats + 1
+        flat = np.fromiter(chain.from_iterable(row[:n_numbers] for row in rows), np.float64)
+        matrix = flat.reshape(-1, n_numbers).T
+        marks = [[hash(row[n_numbers + i] or "") for row in rows] for i in range(n_words)]
+        texts = np.array(marks, np.int64).reshape(n_words, len(rows))
+        return matrix[0].astype(np.int64), np.ascontiguousarray(matrix[1:]), texts
 
     def dicts(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """Return all rows of a query as mappings of column to value."""

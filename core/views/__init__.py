@@ -4,6 +4,7 @@ from core.domain import Series
 from core.strict_json import plain
 from core.views.bundle import (
     calibration_text,
+    gain_figure,
     importance_figure,
     model_health,
     reliability_figure,
@@ -135,6 +136,7 @@ __all__ = [
     "equity_figure",
     "errors",
     "freshness",
+    "gain_figure",
     "gate_as_json",
     "gate_record",
     "gate_table",

@@ -102,34 +102,51 @@ def marked_equity(rows: pd.DataFrame, closes: Closes) -> pd.DataFrame:
     without the costs of leaving; its own costs are charged at the fill. A pair without candles
     counts at its exits only; over a hole the last close stands.
     """
-    filled = rows[rows["opened_ts_ms"] > 0]
+    filled = rows.loc[rows["opened_ts_ms"] > 0, list(_MARKED)]
     if filled.empty:
         return pd.DataFrame({name: [] for name in ("ts_ms", "equity_r", "underwater_r", "open_r")})
     whole = positions(filled)
-    ts_ms = _instants(filled, closes)
+    pairs = filled.groupby(["exchange", "symbol"], observed=True, sort=False).indices
+    known = {key: (closes[key], place) for key, place in pairs.items() if key in closes}
+    ts_ms = _instants(whole, [known_ms for (known_ms, _), _ in known.values()])
     open_now = np.zeros(len(ts_ms))
-    parts = {(str(x), str(s)): part for (x, s), part in filled.groupby(["exchange", "symbol"])}
-    for key, part in parts.items():
-        if key in closes:
-            known_ms, close = closes[key]
-            place = np.searchsorted(known_ms, ts_ms, side="right") - 1
-            price = np.where(place >= 0, close[np.maximum(place, 0)], np.nan)
-            open_now += np.nan_to_num(open_r(positions(part), ts_ms, price))
+    for (known_ms, close), mine in known.values():
+        place = np.searchsorted(known_ms, ts_ms, side="right") - 1
+        price = np.where(place >= 0, close[np.maximum(place, 0)], np.nan)
+        open_now += np.nan_to_num(open_r(whole[np.asarray(mine)], ts_ms, price))
     total = closed_r(whole, ts_ms) + open_now
     columns = (ts_ms, total, underwater(total), open_now)
     names = ("ts_ms", "equity_r", "underwater_r", "open_r")
     return pd.DataFrame(dict(zip(names, columns, strict=True)))
 
 
-def _instants(filled: pd.DataFrame, closes: Closes) -> Ints:
+def _instants(held: Positions, known_ms: list[Ints]) -> Ints:
     """The closes from the first fill on, and the last exit."""
-    first, last = int(filled["opened_ts_ms"].min()), int(filled["closed_ts_ms"].max())
-    pairs = filled[["exchange", "symbol"]].drop_duplicates()
-    keys = list(pairs.itertuples(index=False, name=None))
-    known = [closes[key][0] for key in keys if key in closes]
-    exits = filled["closed_ts_ms"].to_numpy(np.int64) if not known else np.array([last])
-    ts_ms = np.unique(np.concatenate([*known, exits]))
-    return ts_ms[ts_ms >= first]
+    exits = held.closed_ms if not known_ms else np.array([held.closed_ms.max()])
+    ordered = np.sort(np.concatenate([*known_ms, exits]))
+    distinct = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
+    return np.asarray(distinct[distinct >= held.opened_ms.min()])
+
+
+_MARKED = (
+    "exchange",
+    "symbol",
+    "direction",
+    "entry",
+    "sl",
+    "opened_price",
+    "opened_ts_ms",
+    "tp1",
+    "tp1_ts_ms",
+    "tp1_fraction",
+    "closed_ts_ms",
+    "is_closed",
+    "r_multiple",
+    "gross_r",
+    "fees_r",
+    "slippage_r",
+    "funding_r",
+)
 
 
 def positions(filled: pd.DataFrame) -> Positions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core.bootstrap import LEVEL
-from core.reasons import words
 from core.store import Database
 from core.store.models import bundles
+from core.views.evidence import cell_text
 from core.views.figures import DOWN, ENTRY, NEUTRAL, UP, styled
 from core.views.reading import reading
 from core.views.state import newest_strategy
@@ -21,14 +22,16 @@ from core.views.words import NOTHING
 _RELIABILITY = ("mean_p", "win_rate", "win_rate_lo", "win_rate_hi", "n", "n_eff")
 _SHOWN_REASONS = 4000  # of the newest scored candidates
 _TOP = 15
+_FRAMES = {"own": "own TF", "higher1": "higher TF", "higher2": "top TF"}
 
 
 def model_health(path: Path, *, strategy: str | None = None) -> dict[str, Any]:
     """Return what is known of a strategy's models.
 
     `history`, `windows`, `cells` and `importance` (of `n_judged` candidates) are frames,
-    `calibration` a mapping, empty before it; `bundle` is the one that speaks, else the newest, None
-    without one; `state` is its state.
+    `calibration` a mapping, empty before it, as is `gain`, each feature's share of what the trees'
+    splits gained, of a bundle made before that was kept; `bundle` is the one that speaks, else the
+    newest, None without one; `state` is its state.
     """
     with reading(path) as db:
         name = strategy or newest_strategy(db)
@@ -36,10 +39,12 @@ def model_health(path: Path, *, strategy: str | None = None) -> dict[str, Any]:
         speaking = next((row for row in known if row["state"] == "champion"), None)
         speaking = speaking or (known[0] if known else None)
         bundle = str(speaking["id"]) if speaking else None
+        said = (speaking or {}).get("metrics", {})
         return {
             "bundle": bundle,
             "state": speaking["state"] if speaking else None,
-            "calibration": (speaking or {}).get("metrics", {}).get("calibration", {}),
+            "calibration": said.get("calibration", {}),
+            "gain": said.get("train", {}).get("gain", {}),
             "history": _history(known),
             "windows": _windows(db, bundle),
             "cells": _cells(db, bundle),
@@ -94,7 +99,7 @@ def _cells(db: Database, bundle: str | None) -> pd.DataFrame:
     )
     rows = [
         {
-            "cell": row["cell"],
+            "cell": cell_text(row["cell"]),
             "certificate": "certified" if row["certified"] else "none",
             "mode": row["mode"],
             "threshold": row["threshold"],
@@ -137,11 +142,37 @@ def _importance(db: Database, strategy: str | None) -> dict[str, Any]:
     return {"importance": top, "n_judged": len(texts)}
 
 
+def gain_figure(gain: Mapping[str, float]) -> go.Figure:
+    """Return the features whose splits gained most, as shares of all gain."""
+    shown = sorted(gain.items(), key=lambda item: item[1])[-_TOP:]
+    figure = go.Figure(
+        go.Bar(
+            y=[_title(name) for name, _ in shown],
+            x=[100 * share for _, share in shown],
+            orientation="h",
+            marker={"color": ENTRY},
+            hovertemplate="%{x:.1f} % of all gain<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title_text="share of the gain of all splits (%)")
+    return styled(figure, height=90 + 24 * len(shown)).update_layout(hovermode="closest")
+
+
+def _title(name: str) -> str:
+    """A feature's name as words."""
+    frame, _, measure = name.partition("_")
+    return (
+        f"{_FRAMES[frame]} {measure}".replace("_", " ")
+        if frame in _FRAMES
+        else (name.replace("_", " "))
+    )
+
+
 def importance_figure(table: pd.DataFrame) -> go.Figure:
     """Return how often each feature spoke for and against a candidate."""
     figure = go.Figure()
     shown = table.iloc[::-1]
-    names = [words(name, None).removesuffix(" unknown") for name in shown["feature"]]
+    names = [_title(name) for name in shown["feature"]]
     for column, label, sign, colour in (
         ("n_for", "for", 1, UP),
         ("n_against", "against", -1, DOWN),

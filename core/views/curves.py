@@ -17,7 +17,7 @@ _BOOKS = (
     ("followed", "all", ENTRY),
     ("rejected", "rejected", ACCENT),
 )
-_FAINT = 0.5
+_FAINT = 0.65
 
 
 def book_curves(found: Results) -> dict[tuple[str, str], pd.DataFrame]:
@@ -71,7 +71,7 @@ def _add(figure: go.Figure, curve: pd.DataFrame, named: tuple[str, str, str], zo
             legendgroup=label,
             mode="lines",
             opacity=_FAINT if origin == "retro" else 1.0,
-            line={"color": colour, "width": 2 if origin == "live" else 1.4, "shape": "hv"},
+            line={"color": colour, "width": 2.2 if origin == "live" else 1.4, "shape": "hv"},
             hovertemplate="%{y:+.2f} R",
             showlegend=row == 1,
             row=row,

@@ -88,7 +88,7 @@ def basis_text(cell: str, certified: int, n: int, n_eff: float, detail: str) -> 
     """Return what a tuning found in its best cell, in a sentence with its sample."""
     said = json.loads(detail or "{}")
     estimate, low = said.get("estimate"), said.get("lower")
-    name = "all pairs and timeframes" if set(cell) <= set("*/ ") else cell.replace("* ", "")
+    name = cell_text(cell)
     if not certified:
         return f"Last tuning, {name}: {said.get('reason') or 'not certified'}."
     sample = f"n {n}, n_eff {int(n_eff)}"
@@ -99,6 +99,15 @@ def basis_text(cell: str, certified: int, n: int, n_eff: float, detail: str) -> 
         f"Certificate for {name}: net {estimate:+.2f} R a trade out of fold, at least {low:+.2f}"
         f" ({level:.0%}, one-sided), {sample}."
     )
+
+
+def cell_text(cell: str) -> str:
+    """Return a cell of the tuning in words.
+
+    >>> cell_text("* *"), cell_text("* 15m"), cell_text("BTC/USDT 1h")
+    ('all pairs and timeframes', '15m', 'BTC/USDT 1h')
+    """
+    return "all pairs and timeframes" if set(cell) <= set("*/ ") else cell.replace("* ", "")
 
 
 def _passed(db: Database, strategy: str, *, now_ms: int) -> pd.DataFrame:

@@ -35,7 +35,7 @@ def styled(figure: go.Figure, *, height: int, title: str = "") -> go.Figure:
     return figure
 
 
-MAX_POINTS = 3000  # of a line: more than any screen shows
+MAX_POINTS = 1500  # of a line: more than any screen shows
 
 
 def equity_figure(

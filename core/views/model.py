@@ -11,13 +11,13 @@ import pandas as pd
 
 from core import performance
 from core.bootstrap import SEED
-from core.domain import CLOSED
 from core.store import Database
 from core.store.models import bundles
 from core.views.columns import numbers
 from core.views.reading import reading
 from core.views.results import trades_of
-from core.views.state import newest_strategy
+from core.views.rows import read_rows
+from core.views.state import market_now, newest_strategy
 
 N_BINS = 20
 LIVE_SOURCE = "as stored at the decision"
@@ -58,7 +58,8 @@ class Scores:
     """Every score of a strategy: out of fold of its champion (else its newest draft), and stored.
 
     `folds` has p_raw, p, ev_r, p_mart, r_multiple, gross_r (NaN where there is none), decided_ms,
-    closed_ts_ms, symbol (a code), is_closed; `stored` the p, ev_r and end of what was told.
+    closed_ts_ms, symbol (a code), is_closed; `stored` the p, ev_r and end of what was told. Both in
+    decision order.
     """
 
     bundle: str | None
@@ -67,66 +68,52 @@ class Scores:
     stored: pd.DataFrame
 
 
-def scores(path: Path, *, strategy: str | None = None) -> Scores:
-    """Return the scores that coverage and histograms are made of. Raises StoreError."""
+def scores(path: Path, *, strategy: str | None = None, rows: pd.DataFrame | None = None) -> Scores:
+    """Return the scores that coverage and histograms are made of. Raises StoreError.
+
+    `rows` are those of the strategy's whole record (see `rows.read_rows`), where they are at hand.
+    """
     with reading(path) as db:
         name = strategy or newest_strategy(db)
         bundle = _bundle(db, name)
-        folds = _frame(db, _FOLDS, (_place(db, str(bundle["id"])) if bundle else -1,))
-        any_id = db.value("SELECT id FROM signals WHERE strategy_id = ? LIMIT 1", (name,))
-        stored = _frame(db, _STORED, (any_id or 0,), p="s.ml_p", p_raw="s.ml_p_raw", ev="s.ev_r")
+        if rows is None:
+            now_ms = market_now(db)
+            rows = read_rows(db, strategy=name, start_ms=None, end_ms=None, now_ms=now_ms)
+        place = _place(db, str(bundle["id"])) if bundle else -1
+        ids, told = numbers(db, ("signal_id", "p_raw", "p", "ev_r"), _FOLDS, (place,))
+    ends = rows.loc[:, list(_ENDS)].assign(symbol=pd.factorize(rows["symbol"])[0])
+    stored = ends.assign(p=rows["ml_p"], ev_r=rows["ev_r"])[rows["ml_p"].notna()]
+    # in the rows' order, which is that of the decisions
+    at = pd.Index(ids).get_indexer(pd.Index(rows["id"]))
+    folds = ends[at >= 0].assign(**{name: column[at[at >= 0]] for name, column in told.items()})
     found = (None, None) if bundle is None else (str(bundle["id"]), str(bundle["state"]))
-    return Scores(bundle=found[0], state=found[1], folds=folds, stored=stored)
+    return Scores(
+        bundle=found[0],
+        state=found[1],
+        folds=folds.reset_index(drop=True),
+        stored=stored.reset_index(drop=True),
+    )
 
 
+_ENDS = (
+    "id",
+    "symbol",
+    "p_mart",
+    "r_multiple",
+    "gross_r",
+    "decided_ms",
+    "closed_ts_ms",
+    "is_closed",
+)
 # Only whole numbers can be bound where no object is made per value: a bundle is named by its place.
 _FOLDS = (
-    "FROM scores c JOIN signals s ON s.id = c.signal_id WHERE c.bundle ="
-    " (SELECT id FROM bundles ORDER BY id LIMIT 1 OFFSET ?1) AND ?1 >= 0"
-    " ORDER BY c.signal_id"
-)
-_STORED = (
-    "FROM signals s WHERE s.strategy_id = (SELECT strategy_id FROM signals WHERE id = ?1)"
-    " AND s.ml_p NOT NULL ORDER BY s.id"
+    "FROM scores WHERE bundle = (SELECT id FROM bundles ORDER BY id LIMIT 1 OFFSET ?1)"
+    " AND ?1 >= 0 ORDER BY signal_id"
 )
 
 
 def _place(db: Database, bundle: str) -> int:
     return int(db.value("SELECT count(*) FROM bundles WHERE id < ?", (bundle,)))
-
-
-def _frame(
-    db: Database,
-    rest: str,
-    params: tuple[int, ...],
-    *,
-    p: str = "c.p",
-    p_raw: str = "c.p_raw",
-    ev: str = "c.ev_r",
-) -> pd.DataFrame:
-    closed = ", ".join(f"'{status}'" for status in CLOSED)
-    asked = {
-        p: "p",
-        p_raw: "p_raw",
-        ev: "ev_r",
-        "s.p_mart": "p_mart",
-        "s.r_multiple": "r_multiple",
-        "s.gross_r": "gross_r",
-        "s.decided_ms": "decided_ms",
-        "s.closed_ts_ms": "closed_ts_ms",
-        f"s.status IN ({closed})": "is_closed",
-    }
-    ids, columns = numbers(db, ("s.id", *asked), rest, params)
-    symbols = [symbol for (symbol,) in db.rows(f"SELECT s.symbol {rest}", params)]
-    frame = pd.DataFrame({"id": ids} | {asked[name]: column for name, column in columns.items()})
-    order = np.lexsort((frame["id"], frame["decided_ms"]))
-    instants = {name: frame[name].fillna(0).astype("int64") for name in _INSTANTS}
-    codes = pd.factorize(np.array(symbols, dtype=object))[0]
-    frame = frame.assign(**instants, is_closed=frame["is_closed"] > 0, symbol=codes)
-    return frame.iloc[order].reset_index(drop=True)
-
-
-_INSTANTS = ("decided_ms", "closed_ts_ms")
 
 
 def coverage(found: Scores) -> Coverage:

@@ -20,7 +20,7 @@ from core.strict_json import plain
 from core.timeframe import tf_ms
 from core.views.account import PARTS, Account, Closes, account, marked_equity, read_closes
 from core.views.reading import reading
-from core.views.rows import read_rows
+from core.views.rows import WEEKDAYS, read_rows
 from core.views.state import market_now, newest_strategy
 
 BOOKS = {
@@ -37,11 +37,15 @@ BY = (
     "setup",
     "setup_timeframe",
     "regime",
+    "p_band",
     "exit_reason",
     "month",
+    "weekday",
+    "hour",
     "origin",
 )
 THIN_N_EFF = 30  # cells under this are shown in grey and never ranked
+_SETTLED = ("n_funding_stored", "n_funding_constant")
 _JUDGED = (
     "symbol",
     "r_multiple",
@@ -52,6 +56,8 @@ _JUDGED = (
     "ambiguous",
     *(f"{name}_r" for name in PARTS),
 )
+
+_ENDED = (*_JUDGED, "pnl_usd", "usd_per_r", "stake_usd", *_SETTLED, "is_counted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +194,8 @@ def _rng() -> np.random.Generator:
 def _book(
     rows: pd.DataFrame, title: str, *, now_ms: int | None, closes: Closes, n_trials: int
 ) -> Book:
-    closed, counted = rows[rows["is_closed"]], rows[rows["is_counted"]]
+    closed = rows.loc[rows["is_closed"], list(_ENDED)]
+    counted = closed[closed["is_counted"]]
     status, paid = rows["status"], account(closed)
     metrics = performance.metrics(trades_of(counted), _rng()) if len(counted) else None
     years = _years(rows, now_ms)
@@ -207,7 +214,7 @@ def _book(
         total_usd=float(closed["pnl_usd"].sum()),
         open_r=float(at_market["open_r"].iloc[-1]) if len(at_market) else 0.0,
         years=years,
-        fill=_fill_rate(rows[rows["is_mature"]]),
+        fill=_fill_rate(rows),
         account=paid,
         closed=_falls(_closed_equity(closed), closed, years),
         marked=_falls(at_market, closed, years),
@@ -234,9 +241,10 @@ def _falls(curve: pd.DataFrame, closed: pd.DataFrame, years: float) -> curves.Fa
     return curves.falls(ts_ms, total, _rng(), years=years, longest_ms=longest)
 
 
-def _fill_rate(mature: pd.DataFrame) -> FillRate:
+def _fill_rate(rows: pd.DataFrame) -> FillRate:
     """Of matured candidates only: an order that fills is known sooner than one that does not."""
-    ended = mature[mature["is_closed"] | mature["status"].isin(UNFILLED)]
+    is_ended = rows["is_mature"] & (rows["is_closed"] | rows["status"].isin(UNFILLED))
+    ended = rows.loc[is_ended, ["symbol", "decided_ms", "closed_ts_ms", "is_closed"]]
     n_eff = performance.effective_n(
         ended["decided_ms"].to_numpy(np.int64),
         ended["closed_ts_ms"].to_numpy(np.int64),
@@ -275,7 +283,11 @@ def breakdown(found: Results, book: str, by: str) -> pd.DataFrame:
     wanted = list(dict.fromkeys((by, *_JUDGED, "delivery", "gate")))
     rows = in_book(found.rows.loc[found.rows["is_counted"], wanted], book)
     table = judged(rows, [by])
-    order = table[by].map(tf_ms) if by == "timeframe" else table[by]
+    order = table[by]
+    if by == "timeframe":
+        order = order.map(tf_ms)
+    elif by == "weekday":
+        order = order.map(WEEKDAYS.index)
     return table.loc[order.sort_values().index]
 
 

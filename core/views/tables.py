@@ -26,7 +26,8 @@ METRICS_NOTE = (
     " the book they would have been delivered to."
 )
 CELLS_NOTE = (
-    "Months are those of the decision, UTC. How a trade ended is no choice one has at its start."
+    "Month, weekday and hour are those of the decision, UTC. How a trade ended is no choice one has"
+    " at its start."
 )
 _NOTHING = "–"
 
@@ -82,9 +83,10 @@ def _column(book: Book) -> dict[str, str]:
         "Calmar, marked": f"{_ranged(number, book.marked.calmar, *_calmar(book.marked))}"
         f" over {book.years:.2f} years",
     }
+    paid = _account(book.account)
     if not book.n_closed:
-        falls = dict.fromkeys(falls, _NOTHING)
-    return counts | _account(book.account) | falls | _rates(book)
+        falls, paid = dict.fromkeys(falls, _NOTHING), dict.fromkeys(paid, _NOTHING)
+    return counts | paid | falls | _rates(book)
 
 
 def _fall_text(falls: Falls) -> str:
