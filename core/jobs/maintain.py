@@ -10,6 +10,7 @@ from typing import Any
 
 import apsw
 
+from core import drafts
 from core.app import App, wall_ms
 from core.domain import Series
 from core.errors import StoreError
@@ -17,7 +18,7 @@ from core.jobs.scan import lacks_history, leader_of
 from core.notify import channels
 from core.store import candles as store
 from core.store import operation
-from core.store.db import open_reader
+from core.store.db import open_reader, set_aside_by_restore
 
 log = logging.getLogger("trader.maintain")
 
@@ -79,7 +80,8 @@ def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.fromtimestamp(now_wall_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
     target = folder / f"{app.db.path.stem}-{stamp}.db"
-    partial = target.with_suffix(".partial")
+    drafts.sweep([folder])
+    partial = drafts.draft_of(target)
     try:
         app.db.backup_to(partial)
         want_whole(partial)
@@ -115,17 +117,20 @@ def restore(path: Path, target: Path) -> dict[str, Any]:
     if not path.exists():
         raise StoreError(f"backup {path} does not exist;", remedy="see data/backups")
     want_whole(path)
-    partial = target.with_suffix(".restoring")
-    partial.unlink(missing_ok=True)
-    with open_reader(path) as source:
-        source.backup_to(partial)
-    want_whole(partial)
-    aside = target.with_name(f"{target.name}.before-restore")
-    for suffix in ("", "-wal", "-shm"):
-        old = target.with_name(target.name + suffix)
-        if old.exists():
-            old.replace(aside.with_name(aside.name + suffix))
-    partial.replace(target)
+    drafts.sweep([target.parent])
+    partial, aside = drafts.draft_of(target), set_aside_by_restore(target)
+    try:
+        with open_reader(path) as source:
+            source.backup_to(partial)
+        want_whole(partial)
+        with drafts.moves() as move:
+            for suffix in ("", "-wal", "-shm"):
+                old = target.with_name(target.name + suffix)
+                if old.exists():
+                    move(old, aside.with_name(aside.name + suffix))
+            move(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
     return {"restored": str(target), "from": str(path), "old database kept as": str(aside)}
 
 
