@@ -42,14 +42,10 @@ def replace_folder(path: Path, draft: Path) -> None:
     last of its process.
     """
     old = draft_of(path, kind="old")
-    if path.exists():
-        path.rename(old)
-    try:
-        draft.rename(path)
-    except BaseException:
-        if old.exists():
-            old.rename(path)
-        raise
+    with moves() as move:
+        if path.exists():
+            move(path, old)
+        move(draft, path)
     sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -72,14 +68,15 @@ def moves() -> Iterator[Callable[[Path, Path], None]]:
 
     def move(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(target)
         done.append((source, target))
+        source.replace(target)
 
     try:
         yield move
     except BaseException:
         for source, target in reversed(done):
-            target.replace(source)
+            if target.exists() and not source.exists():
+                target.replace(source)
         raise
 
 

@@ -118,13 +118,15 @@ class Stage:
 class Job:
     """What is done on a stage, from which prepared folder; `run` may be called until it is done.
 
-    `opens`: it opens the database itself, where another does not get it opened beforehand.
+    `opens`: it opens the database itself, where another does not get it opened beforehand. `own`:
+    begins the files whose sites are this job's; it takes long, and others are quicker to the rest.
     """
 
     name: str
     start: str
     run: Callable[[Stage], object]
     opens: bool = False
+    own: tuple[str, ...] = ("core/",)
 
 
 # --- candles, decisions, messages ----------------------------------------------------------------
@@ -381,9 +383,9 @@ def weekly_step(stage: Stage, step: str, *, day: int = 0) -> Any:
 
 
 def tune(stage: Stage) -> None:
-    """Limits, promotion, the tuner's block and the message; or what settles it when it is cut short.
+    """Limits, promotion, the tuner's block and the message.
 
-    Once the pointer names the draft the step is not repeated: the scheduler's start settles it.
+    Once the pointer names the draft it is not repeated: the scheduler's start settles the rest.
     """
     if promotion.read_pointer(stage.app.models_dir) is None:
         weekly_step(stage, "tune")
@@ -434,6 +436,8 @@ def watch_model(stage: Stage) -> None:
     monitor.monitor(stage.app, now_ms=LEARN_MS + 9 * DAY_MS)
 
 
+_OF_REPORTS = ("core/report", "core/views/", "core/jobs/summary")
+_OF_TRAINING = ("core/jobs/training", "core/ml/", "core/store/models")
 JOBS = (
     Job(name="open", start="files", run=open_new, opens=True),
     Job(name="migrate", start="old", run=migrate, opens=True),
@@ -451,11 +455,11 @@ JOBS = (
     Job(name="checkpoint", start="lived", run=close_wal),
     Job(name="copies", start="lived", run=make_copies),
     Job(name="export", start="imported", run=export_all),
-    Job(name="report", start="lived", run=write_report),
-    Job(name="summary", start="lived", run=summarise),
+    Job(name="report", start="imported", run=write_report, own=_OF_REPORTS),
+    Job(name="summary", start="imported", run=summarise, own=_OF_REPORTS),
     Job(name="restore", start="copied", run=put_back, opens=True),
     Job(name="unpack", start="copied", run=unpack_anew, opens=True),
-    Job(name="train", start="candidates", run=partial(weekly_step, step="train")),
+    Job(name="train", start="candidates", run=partial(weekly_step, step="train"), own=_OF_TRAINING),
     Job(name="calibrate", start="trained", run=partial(weekly_step, step="calibrate")),
     Job(name="tune", start="calibrated", run=tune),
     Job(name="promote", start="another", run=promote),
@@ -533,6 +537,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
     "series": ("id",),
     "gaps": ("n_reads", "seen_ms", "next_ms"),
     "markets": ("updated_ms",),
+    "funding_reads": ("from_ms", "to_ms"),
     "outbox": ("id", "attempts", "next_wall_ms", "lease_wall_ms", "last_error", "sent_wall_ms"),
 }
 _NOT_COMPARED = (

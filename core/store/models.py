@@ -117,7 +117,7 @@ def insert_trials(
 
 
 def insert_tunings(db: Database, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Log the thresholds a tuning found or did not find, one row per cell; a repeat logs it once."""
+    """Log the thresholds a tuning found or not, one row per cell; a repeat logs nothing more."""
     rows = [dict(row) for row in rows]
     db.run_many("DELETE FROM tunings WHERE bundle = :bundle AND created_ms = :created_ms", rows[:1])
     db.run_many(
