@@ -22,7 +22,7 @@ import apsw
 from core import candle_files, report, schema
 from core.app import App, settle_home, wall_ms
 from core.config_edit import with_values
-from core.domain import Candles, FundingRate, no_progress
+from core.domain import Candles, FundingRate, Series, no_progress
 from core.jobs import (
     bootstrap,
     commands,
@@ -49,13 +49,22 @@ from core.jobs import (
 from core.notify import REPEAT, ConsoleSink, Update
 from core.store import models as model_store
 from core.store import open_reader, operation
+from core.store.candles import upsert_candles
 from core.store.db import open_current
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
 from tests import candidate_world
 from tests.engine_world import FakeExchange, HandClock, opened, part, table, write_config
 from tests.replay_world import market
-from tests.worlds import MONDAY_MS, mapped
+from tests.tiny_database import flat_bars
+from tests.worlds import MONDAY_MS
 
+OFF = (
+    "cooldown_minutes",
+    "max_open",
+    "max_open_per_side",
+    "max_consecutive_stops",
+    "max_drawdown_r",
+)
 SETTINGS: dict[str, Any] = {
     "symbols": ["BTC/USDT:USDT", "ETH/USDT:USDT"],
     "timeframes": ["5m", "15m"],
@@ -65,14 +74,14 @@ SETTINGS: dict[str, Any] = {
         "fibo": {"piv_window": 3, "min_impulse_atr": 2.0},
     },
     "notify": {"telegram": {"send": "all"}},
-    "guards": dict.fromkeys(("max_open", "max_open_per_side", "max_drawdown_r"), 0),
+    "guards": dict.fromkeys(OFF, 0),
     "backfill": {"start_date": "2024-01-01"},
     "backup": {"enabled": True},
     "models": {"meta": {"gating": {"per_pair_tf": {}, "min_closed_samples": 50}}},
 }
 BTC, ETH = SETTINGS["symbols"]
 MARKET = (2, 4, 2)  # symbols, days, seed: what is told on the last day soon comes to an end
-AHEAD_MS = 140 * MINUTE_MS
+AHEAD_MS = 150 * MINUTE_MS
 N_CANDIDATES = 400
 LEARN_MS = candidate_world.START_MS + N_CANDIDATES * candidate_world.STEP_MS + 40 * DAY_MS
 WALL_MS = 1_800_000_000_000
@@ -137,7 +146,7 @@ def truth_of() -> dict[str, Candles]:
     return {name: part(bars, 0, END_MS) for name, bars in market(*MARKET).items()}
 
 
-SPLIT_MS = MONDAY_MS + (MARKET[1] - 1) * DAY_MS
+SPLIT_MS = MONDAY_MS + (MARKET[1] - 1) * DAY_MS - 10 * MINUTE_MS
 END_MS = SPLIT_MS + AHEAD_MS
 
 
@@ -162,13 +171,14 @@ def write_files(folder: Path) -> None:
     """Candle files of the past: a hole, a few bars that will be revised, and another origin."""
     truth = truth_of()
     btc, eth = (part(truth[name], 0, SPLIT_MS) for name in (BTC, ETH))
-    early, late = part(btc, 0, SPLIT_MS - DAY_MS), part(btc, SPLIT_MS - DAY_MS + HOUR_MS, SPLIT_MS)
+    hole_ms = MONDAY_MS + 6 * HOUR_MS
+    early, late = part(btc, 0, hole_ms), part(btc, hole_ms + HOUR_MS, SPLIT_MS)
     name = candle_files.name_of(BTC, "1m")
     candle_files.write(folder / "history" / name, early)
     candle_files.write(folder / "history" / "late" / name.replace(".", "-2024."), late)
     eth.volume[-3:] *= 2
     seam_ms = SPLIT_MS - 2 * DAY_MS
-    here, there = part(eth, seam_ms, SPLIT_MS), part(mapped(eth, scale=1.01), 0, seam_ms)
+    here, there = part(eth, seam_ms, SPLIT_MS), part(eth, 0, seam_ms)
     candle_files.write(folder / "history" / candle_files.name_of(ETH, "1m"), here)
     candle_files.write(folder / "other" / candle_files.name_of(ETH, "1m", year=2024), there)
 
@@ -482,6 +492,8 @@ def write_old(folder: Path) -> None:
 def write_candidates(folder: Path) -> None:
     """Closed candidates of which one feature knows more than the market."""
     made = candidate_world.world(folder, n=N_CANDIDATES, skill=3.0)
+    newest = flat_bars(LEARN_MS - MINUTE_MS, 1, MINUTE_MS, "1m")
+    upsert_candles(made.db, Series("bitget", "A/USDT", "1m"), newest)
     made.db.close()
     easy = {"models.meta.gating.use_ev": False, "models.meta.gating.target_winrate_pct": 40.0}
     made.config_path.write_text(with_values(made.config_path.read_text(), easy))
@@ -546,7 +558,8 @@ _NOT_COMPARED = (
 )
 _OF_TROUBLE = {"failure", "recovered", "weekly_work"}  # what else is told where a job fails
 _OF_NOW = ("answer", "weekly_summary")  # their texts tell of the wall clock and of failed runs
-_WALL = re.compile(r"18\d{11}")
+_NOW_MS = 1_750_000_000_000  # candles are older; a later instant is of the wall clock
+_WALL = re.compile(r"1(7[5-9]|[89]\d)\d{10}")
 _STAMP = re.compile(r"20\d{6}-\d{6}(-\d{3})?")
 _TABLES_OF = re.compile(r"(.*/)?ohlcv\.db(\.before-restore)?")
 _DRAFT = re.compile(r"(.*/)?\.[^/]+\.\d+-[0-9a-f]{8}\.(tmp|old)(-journal|/.*)?")
@@ -590,7 +603,7 @@ def tables(path: Path, folder: Path) -> dict[str, list[tuple[Any, ...]]]:
         if isinstance(value, str):
             value = _WALL.sub("wall", value.replace(str(folder), "here"))
             return value.removeprefix(f"{REPEAT}\n")
-        return "wall" if isinstance(value, int) and value >= WALL_MS else value
+        return "wall" if isinstance(value, int) and value >= _NOW_MS else value
 
     with open_current(path) as db:
         names = [n for (n,) in db.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")]

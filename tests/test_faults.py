@@ -21,6 +21,7 @@ import apsw
 import pytest
 
 from core.jobs import maintain
+from core.jobs.invariants import POINTER
 from core.store import open_reader
 from core.timeframe import DAY_MS
 from tests.fault_hooks import Act, Seen, Site, hooked
@@ -108,15 +109,19 @@ def is_said(error: BaseException) -> bool:
     return False
 
 
-def want_sound(stage: Stage) -> None:
-    """No open transaction, no broken invariant, a whole file."""
+def want_sound(stage: Stage, *, is_over: bool) -> None:
+    """No open transaction, no broken invariant, a whole file.
+
+    While a promotion is not over its pointer may be ahead of the table: the next start settles it.
+    """
     if stage.held is None:
         return
     app = stage.held
     assert not app.db._connection.in_transaction
     with open_reader(app.db.path) as db:
         assert db.value("PRAGMA quick_check") == "ok"
-    assert maintain.invariants(app)["broken"] == {}
+    broken = maintain.invariants(app)["broken"]
+    assert set(broken) <= (set() if is_over else {POINTER})
 
 
 @dataclass
@@ -152,7 +157,7 @@ class Trial:
             self.run(stage)
         found = contents(stage)
         n = Counter(seen.n)
-        want_sound(stage)
+        want_sound(stage, is_over=True)
         stage.leave()
         seen.n = n
         return found, seen
@@ -176,7 +181,7 @@ class Trial:
                 trouble.is_armed = False
                 if trouble.fired is not None:
                     fired.add(trouble.fired)
-                want_sound(stage)
+                want_sound(stage, is_over=raised is None)
         self.number = trouble.number
         found = contents(stage)
         stage.leave()

@@ -14,11 +14,25 @@ from core import drafts
 from core.app import App, wall_ms
 from core.domain import Series
 from core.errors import StoreError
+from core.jobs.invariants import invariants
 from core.jobs.scan import lacks_history, leader_of
 from core.notify import channels
 from core.store import candles as store
 from core.store import operation
 from core.store.db import open_reader, set_aside_by_restore
+
+__all__ = [
+    "backup",
+    "checkpoint",
+    "daily_backup",
+    "doctor",
+    "invariants",
+    "restore",
+    "tidy",
+    "vacuum",
+    "want_small_wal",
+    "want_whole",
+]
 
 log = logging.getLogger("trader.maintain")
 
@@ -145,32 +159,6 @@ def tidy(app: App) -> None:
     """Reclaim space where there is some, and let SQLite look at its statistics."""
     vacuum(app)
     app.db.run("PRAGMA optimize")
-
-
-def invariants(app: App) -> dict[str, Any]:
-    """Check what must hold in any database whatever happened to it; returns the broken ones."""
-    rules = {
-        "closed rows have an exit": "SELECT count(*) FROM signals WHERE status IN"
-        " ('TP','SL','TP1_TRAIL','TIMEOUT') AND (closed_ts_ms IS NULL OR r_multiple IS NULL)",
-        "followed rows have no exit": "SELECT count(*) FROM signals WHERE status IN"
-        " ('PENDING','OPEN') AND closed_ts_ms IS NOT NULL",
-        "entries come after the message": "SELECT count(*) FROM signals"
-        " WHERE opened_ts_ms IS NOT NULL AND opened_ts_ms <= actionable_ms",
-        "every candidate has its features": "SELECT count(*) FROM signals s LEFT JOIN features f"
-        " ON f.signal_id = s.id WHERE f.signal_id IS NULL",
-        "told rows have a message": "SELECT count(*) FROM signals s WHERE delivery IN"
-        " ('LIVE','PAPER') AND origin = 'live' AND NOT EXISTS"
-        " (SELECT 1 FROM outbox o WHERE o.signal_id = s.id AND o.kind = 'new_signal')",
-        "series counts are true": "SELECT count(*) FROM series s WHERE n_rows <> (SELECT count(*)"
-        " FROM ohlcv WHERE key BETWEEN s.id << 26 AND (s.id << 26) + 67108863)",
-        "gaps cover no bar": "SELECT count(*) FROM gaps g JOIN series s USING (exchange, symbol,"
-        " timeframe) WHERE EXISTS (SELECT 1 FROM ohlcv WHERE key BETWEEN"
-        " (s.id << 26) + g.start_ms / 60000 AND (s.id << 26) + (g.end_ms - 1) / 60000)",
-        "gaps do not overlap": "SELECT count(*) FROM gaps a JOIN gaps b USING (exchange, symbol,"
-        " timeframe) WHERE b.start_ms > a.start_ms AND b.start_ms < a.end_ms",
-    }
-    broken = {name: int(app.db.value(sql)) for name, sql in rules.items()}
-    return {"rules": len(rules), "broken": {n: c for n, c in broken.items() if c}}
 
 
 def doctor(app: App) -> list[tuple[str, str, str]]:
