@@ -13,7 +13,7 @@ import sys
 import tarfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -115,18 +115,20 @@ def _statements(through: Through) -> list[Any]:
     """Put every statement of connections that are opened from now on through the hook."""
 
     class Hooked(apsw.Connection):
-        def execute(self, sql: Any, *more: Any, **named: Any) -> Any:
-            word = sql.split(None, 1)[0].upper()
-            run = super().execute
-            return _again() or through(word, lambda: run(sql, *more, **named), _nothing)
+        def execute(self, *more: Any, **named: Any) -> Any:
+            _again()
+            word, run = more[0].split(None, 1)[0].upper(), super().execute
+            return through(word, lambda: run(*more, **named), _nothing)
 
-        def executemany(self, sql: Any, rows: Iterable[Any], *more: Any, **named: Any) -> Any:
-            word, every, run = sql.split(None, 1)[0].upper(), list(rows), super().executemany
+        def executemany(self, *more: Any, **named: Any) -> Any:
+            _again()
+            (sql, rows), run = more, super().executemany
+            word, every = sql.split(None, 1)[0].upper(), list(rows)
 
             def part() -> None:
-                run(sql, islice(every, (len(every) + 1) // 2), *more, **named).fetchall()
+                run(sql, islice(every, (len(every) + 1) // 2), **named).fetchall()
 
-            return _again() or through(f"{word} MANY", lambda: run(sql, every), part)
+            return through(f"{word} MANY", lambda: run(sql, every, **named), part)
 
         def wal_checkpoint(self, *more: Any, **named: Any) -> Any:
             run = super().wal_checkpoint
@@ -176,12 +178,15 @@ def _nothing() -> None:
 
 def _files(through: Through) -> list[Any]:
     """Put the functions through the hook that change a file or a folder."""
-    patches = []
-    for name in (*_ON_PATHS, *_ON_OPEN_FILES):
-        patches.append(mock.patch.object(os, name, _wrapped(through, name, getattr(os, name))))
-    for place, name in ((builtins, "open"), (io, "open"), (tarfile, "bltn_open")):
-        patches.append(mock.patch.object(place, name, _opening(through, getattr(place, name))))
-    return patches
+    functions = {name: getattr(os, name) for name in (*_ON_PATHS, *_ON_OPEN_FILES)}
+    places = ((builtins, "open"), (io, "open"), (tarfile, "bltn_open"))
+    return [
+        *(mock.patch.object(os, name, _wrapped(through, name, f)) for name, f in functions.items()),
+        *(
+            mock.patch.object(place, name, _opening(through, getattr(place, name)))
+            for place, name in places
+        ),
+    ]
 
 
 def _wrapped(through: Through, name: str, run: Callable[..., Any]) -> Callable[..., Any]:

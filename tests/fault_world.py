@@ -46,6 +46,7 @@ from core.jobs import (
     tell,
     tools,
 )
+from core.ml.folder import read_pointer
 from core.notify import REPEAT, ConsoleSink, Update
 from core.store import models as model_store
 from core.store import open_reader, operation
@@ -159,9 +160,10 @@ class Live(FakeExchange):
         self.hidden = {(BTC, ts_ms) for ts_ms in late} if is_hidden else set()
         return super().candles(symbol, timeframe, start_ms=start_ms, end_ms=end_ms)
 
-    def funding(self, *_: object, start_ms: int, end_ms: int, **__: object) -> list[FundingRate]:
-        every, end_ms = 8 * HOUR_MS, min(end_ms, self.clock.at_ms)
-        return [FundingRate(t, 1e-4) for t in range(-(-start_ms // every) * every, end_ms, every)]
+    def funding(self, *_: object, **window: Any) -> list[FundingRate]:
+        every, end_ms = 8 * HOUR_MS, min(window["end_ms"], self.clock.at_ms)
+        first_ms = -(-window["start_ms"] // every) * every
+        return [FundingRate(t, 1e-4) for t in range(first_ms, end_ms, every)]
 
     def open_interest(self, *_: object) -> float | None:
         return 5.0
@@ -397,7 +399,7 @@ def tune(stage: Stage) -> None:
 
     Once the pointer names the draft it is not repeated: the scheduler's start settles the rest.
     """
-    if promotion.read_pointer(stage.app.models_dir) is None:
+    if read_pointer(stage.app.models_dir) is None:
         weekly_step(stage, "tune")
     settle(stage, day=0, reason="no champion yet")
 
@@ -423,7 +425,7 @@ def promote(stage: Stage) -> None:
     """It becomes the current one."""
     app = stage.app
     (row,) = model_store.bundles(app.db, state="draft") or model_store.bundles(app.db)[:1]
-    places = {"models_dir": app.models_dir, "config_path": app.config_path}
+    places: dict[str, Any] = {"models_dir": app.models_dir, "config_path": app.config_path}
     done = learning.promote(
         app.db, app.config, **places, bundle=row["id"], now_ms=LEARN_MS + 7 * DAY_MS
     )
@@ -433,7 +435,7 @@ def promote(stage: Stage) -> None:
 
 def roll_back(stage: Stage) -> None:
     """Back to the one before; what was cut short is settled likewise."""
-    named = promotion.read_pointer(stage.app.models_dir)
+    named = read_pointer(stage.app.models_dir)
     assert named is not None
     stage.written.append(named["bundle"])
     if named["bundle"] == stage.written[0]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import pytest
 
 from core.jobs import maintain
 from core.jobs.invariants import POINTER
-from core.store import open_reader
+from core.store import Database, open_database, open_reader, operation
 from core.timeframe import DAY_MS
 from tests.fault_hooks import Act, Seen, Site, hooked
 from tests.fault_world import JOBS, WALL_MS, Failed, Job, Stage, Starts, contents
@@ -93,8 +94,10 @@ class Trouble:
         whole: Callable[[], Any],
         part: Callable[[], Any],
     ) -> Any:
-        made = {"whole": whole, "part": part, "nothing": lambda: None}[self.when]()
-        if site.operation == "open" and self.when == "part":
+        # a BEGIN that reports an error has not begun
+        when = "nothing" if site.operation == "BEGIN" else self.when
+        made = whole() if when == "whole" else part() if when == "part" else None
+        if site.operation == "open" and when == "part":
             return HalfWritten(made, error)
         raise error
 
@@ -253,3 +256,32 @@ def test_faults_at_later_visits_leave_no_trace_either(
     for trial.number in range(2):
         due = {site: rng.randint(1, n) for site, n in sorted(seen.n.items())}
         assert trial.each(due, want, when=when) == set(seen.n)
+
+
+def _fill(db: Database) -> None:
+    with db.write():
+        for number in range(60):
+            operation.set_label(db, f"{number}", "x" * 1000)
+
+
+@pytest.mark.parametrize("room_bytes", [0, 100, 4_200, 9_000, 30_000])
+def test_a_disk_that_is_really_full_costs_what_was_not_committed(
+    room_bytes: int, tmp_path: Path
+) -> None:
+    """The log cannot grow on: the commit says so, nothing of it is kept, and the next one holds."""
+    path, limit = tmp_path / "a.db", resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_database(path) as db:
+        with db.write():
+            operation.set_label(db, "before", "")
+        held = maintain.wal_bytes(path)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (held + room_bytes, limit[1]))
+        try:
+            with pytest.raises((apsw.FullError, apsw.IOError)):
+                _fill(db)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        with db.write():
+            operation.set_label(db, "after", "")
+    with open_reader(path) as db:
+        assert db.rows("SELECT name FROM labels ORDER BY name") == [("after",), ("before",)]
+        assert db.value("PRAGMA integrity_check") == "ok"

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from core import drafts
-from core.jobs import maintain, promotion
+from core.jobs import maintain
 from core.messages import plain
+from core.ml.folder import read_pointer
 from core.notify import REPEAT
 from core.store import open_reader
 from core.timeframe import DAY_MS
@@ -50,7 +51,7 @@ class Command:
 
 def settled(stage: Stage) -> bool:
     """A promotion that got as far as its pointer is settled at the scheduler's start."""
-    if promotion.read_pointer(stage.app.models_dir) is None:
+    if read_pointer(stage.app.models_dir) is None:
         stage.leave()
         return False
     settle(stage, day=0, reason="no champion yet")

@@ -261,11 +261,6 @@ def _more_faults(app: App, number: int) -> dict[str, Callable[[], object]]:
         ),
         "sent messages were tried": lambda: run(message, ("a", "test", None, "sent")),
         "series end where they say": lambda: run("UPDATE series SET first_ms = 0 WHERE id = 1"),
-        "no bar is beyond its checkpoint": lambda: run(
-            "UPDATE sync_checkpoint SET next_ms = (SELECT last_ms FROM series WHERE id = 1)"
-            " WHERE (exchange, symbol, timeframe) ="
-            " (SELECT exchange, symbol, timeframe FROM series WHERE id = 1)"
-        ),
         "no scan is beyond the checkpoint": lambda: run(
             "INSERT INTO scan_positions SELECT exchange, symbol, '1d', 'x', 1 << 50"
             " FROM sync_checkpoint LIMIT 1"

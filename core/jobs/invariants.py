@@ -57,8 +57,6 @@ RULES = MappingProxyType(
         "series end where they say": "SELECT count(*) FROM series s WHERE"
         f" first_ms <> (SELECT (min(key) & 67108863) * 60000 FROM ohlcv WHERE key {_OF_SERIES})"
         f" OR last_ms <> (SELECT (max(key) & 67108863) * 60000 FROM ohlcv WHERE key {_OF_SERIES})",
-        "no bar is beyond its checkpoint": "SELECT count(*) FROM series JOIN sync_checkpoint"
-        " USING (exchange, symbol, timeframe) WHERE last_ms >= next_ms",
         "no scan is beyond the checkpoint": "SELECT count(*) FROM scan_positions p WHERE"
         " position_ms >= (SELECT max(next_ms) FROM sync_checkpoint c"
         " WHERE c.exchange = p.exchange AND c.symbol = p.symbol)",

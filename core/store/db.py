@@ -130,7 +130,7 @@ class Database:
             ) from error
         try:
             yield
-            self._connection.execute("COMMIT")  # a full disk is met here, and leaves the block open
+            self._connection.execute("COMMIT")  # it may fail, and leave the block open
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
