@@ -1,28 +1,17 @@
-"""Every job of the engine on worlds as small as can be, each from a folder prepared for it."""
+"""Every job of the engine, each on a stage as small as can be."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
-import json
-import re
-import shutil
 import threading
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import apsw
-
-from core import candle_files, report, schema
-from core.app import App, settle_home, wall_ms
+from core import report
+from core.app import settle_home, wall_ms
 from core.config_edit import with_values
-from core.domain import Candles, FundingRate, Series, no_progress
+from core.domain import no_progress
 from core.jobs import (
     bootstrap,
     commands,
@@ -47,142 +36,20 @@ from core.jobs import (
     tools,
 )
 from core.ml.folder import read_pointer
-from core.notify import REPEAT, ConsoleSink, Update
+from core.notify import ConsoleSink
 from core.store import models as model_store
-from core.store import open_reader, operation
-from core.store.candles import upsert_candles
-from core.store.db import open_current
+from core.store import operation
 from core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
-from tests import candidate_world
-from tests.engine_world import FakeExchange, HandClock, opened, part, table, write_config
-from tests.replay_world import market
-from tests.tiny_database import flat_bars
-from tests.worlds import MONDAY_MS
-
-OFF = (
-    "cooldown_minutes",
-    "max_open",
-    "max_open_per_side",
-    "max_consecutive_stops",
-    "max_drawdown_r",
+from tests.fault_stage import (
+    BTC,
+    END_MS,
+    LEARN_MS,
+    SPLIT_MS,
+    Failed,
+    Job,
+    Letters,
+    Stage,
 )
-SETTINGS: dict[str, Any] = {
-    "symbols": ["BTC/USDT:USDT", "ETH/USDT:USDT"],
-    "timeframes": ["5m", "15m"],
-    "signals": {
-        "lookback_candles": 60,
-        "min_tp_net_pct": 0.1,
-        "fibo": {"piv_window": 3, "min_impulse_atr": 2.0},
-    },
-    "notify": {"telegram": {"send": "all"}},
-    "guards": dict.fromkeys(OFF, 0),
-    "backfill": {"start_date": "2024-01-01"},
-    "backup": {"enabled": True},
-    "models": {"meta": {"gating": {"per_pair_tf": {}, "min_closed_samples": 50}}},
-}
-BTC, ETH = SETTINGS["symbols"]
-MARKET = (2, 4, 2)  # symbols, days, seed: what is told on the last day soon comes to an end
-AHEAD_MS = 150 * MINUTE_MS
-N_CANDIDATES = 400
-LEARN_MS = candidate_world.START_MS + N_CANDIDATES * candidate_world.STEP_MS + 40 * DAY_MS
-WALL_MS = 1_800_000_000_000
-
-
-class Failed(Exception):  # noqa: N818  (what a job has said, not what it raised)
-    """A job that says in its own way that it could not be done."""
-
-
-@dataclass
-class Stage:
-    """A folder in which a job is done, and what of it lives on between two tries."""
-
-    folder: Path
-    clock: HandClock = field(default_factory=HandClock)
-    told: io.StringIO = field(default_factory=io.StringIO)
-    held: App | None = None
-    looker: edits.Edits | None = None
-    letters: Letters | None = None
-    written: list[str] = field(default_factory=list)
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.yaml"
-
-    @property
-    def app(self) -> App:
-        """The engine, open until the stage is left."""
-        if self.held is None:
-            self.held = opened(self.config)
-            self.held.use_market(Live(truth_of(), self.clock), self.clock)
-        return self.held
-
-    def leave(self) -> None:
-        """Let go of the engine as the end of a process does."""
-        if self.held is not None:
-            self.held.db.close()
-            self.held.lock_file.release()
-            self.held = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What is done on a stage, from which prepared folder; `run` may be called until it is done.
-
-    `opens`: it opens the database itself, where another does not get it opened beforehand. `own`:
-    begins the files whose sites are this job's; it takes long, and others are quicker to the rest.
-    """
-
-    name: str
-    start: str
-    run: Callable[[Stage], object]
-    opens: bool = False
-    own: tuple[str, ...] = ("core/",)
-
-
-# --- candles, decisions, messages ----------------------------------------------------------------
-
-
-def truth_of() -> dict[str, Candles]:
-    """What the exchange has."""
-    return {name: part(bars, 0, END_MS) for name, bars in market(*MARKET).items()}
-
-
-SPLIT_MS = MONDAY_MS + (MARKET[1] - 1) * DAY_MS - 10 * MINUTE_MS
-END_MS = SPLIT_MS + AHEAD_MS
-
-
-class Live(FakeExchange):
-    """The exchange of arrays; of BTC it shows three minutes an hour late, and it has funding."""
-
-    def candles(self, symbol: str, timeframe: str, *, start_ms: int, end_ms: int) -> Candles:
-        late = range(SPLIT_MS + 20 * MINUTE_MS, SPLIT_MS + 23 * MINUTE_MS, MINUTE_MS)
-        is_hidden = self.clock.at_ms < SPLIT_MS + HOUR_MS
-        self.hidden = {(BTC, ts_ms) for ts_ms in late} if is_hidden else set()
-        return super().candles(symbol, timeframe, start_ms=start_ms, end_ms=end_ms)
-
-    def funding(self, *_: object, **window: Any) -> list[FundingRate]:
-        every, end_ms = 8 * HOUR_MS, min(window["end_ms"], self.clock.at_ms)
-        first_ms = -(-window["start_ms"] // every) * every
-        return [FundingRate(t, 1e-4) for t in range(first_ms, end_ms, every)]
-
-    def open_interest(self, *_: object) -> float | None:
-        return 5.0
-
-
-def write_files(folder: Path) -> None:
-    """Candle files of the past: a hole, a few bars that will be revised, and another origin."""
-    truth = truth_of()
-    btc, eth = (part(truth[name], 0, SPLIT_MS) for name in (BTC, ETH))
-    hole_ms = MONDAY_MS + 6 * HOUR_MS
-    early, late = part(btc, 0, hole_ms), part(btc, hole_ms + HOUR_MS, SPLIT_MS)
-    name = candle_files.name_of(BTC, "1m")
-    candle_files.write(folder / "history" / name, early)
-    candle_files.write(folder / "history" / "late" / name.replace(".", "-2024."), late)
-    eth.volume[-3:] *= 2
-    seam_ms = SPLIT_MS - 2 * DAY_MS
-    here, there = part(eth, seam_ms, SPLIT_MS), part(eth, 0, seam_ms)
-    candle_files.write(folder / "history" / candle_files.name_of(ETH, "1m"), here)
-    candle_files.write(folder / "other" / candle_files.name_of(ETH, "1m", year=2024), there)
 
 
 def open_new(stage: Stage) -> None:
@@ -252,21 +119,6 @@ def look_at_market(stage: Stage) -> None:
 def digest(stage: Stage) -> None:
     """The day in one message."""
     tell.queue_digest(stage.app, now_ms=END_MS)
-
-
-class Letters:
-    """An inbox with what an owner writes, and a stranger; what is not confirmed comes again."""
-
-    def __init__(self) -> None:
-        words = ["status", "pause", "signals", "signal 1", "why BTC", "performance", "resume"]
-        self.waiting = [Update(i, f"/{word}", is_foreign=False) for i, word in enumerate(words, 1)]
-        self.waiting.append(Update(99, "/pause", is_foreign=True))
-
-    def updates(self, **_: object) -> list[Update]:
-        return list(self.waiting)
-
-    def confirm(self, update: Update) -> None:
-        self.waiting.remove(update)
 
 
 def answer(stage: Stage) -> None:
@@ -478,142 +330,3 @@ JOBS = (
     Job(name="rollback", start="promoted", run=roll_back),
     Job(name="monitor", start="promoted", run=watch_model),
 )
-
-
-# --- what they begin with, and what comes of them ------------------------------------------------
-
-
-def write_old(folder: Path) -> None:
-    """A database of the first schema."""
-    write_config(folder, **SETTINGS)
-    with closing(apsw.Connection(str(folder / "ohlcv.db"))) as db:
-        db.execute(schema.MIGRATIONS[0].sql)
-        db.execute("PRAGMA user_version = 1")
-
-
-def write_candidates(folder: Path) -> None:
-    """Closed candidates of which one feature knows more than the market."""
-    made = candidate_world.world(folder, n=N_CANDIDATES, skill=3.0)
-    newest = flat_bars(LEARN_MS - MINUTE_MS, 1, MINUTE_MS, "1m")
-    upsert_candles(made.db, Series("bitget", "A/USDT", "1m"), newest)
-    made.db.close()
-    easy = {"models.meta.gating.use_ev": False, "models.meta.gating.target_winrate_pct": 40.0}
-    made.config_path.write_text(with_values(made.config_path.read_text(), easy))
-
-
-MADE_BY: dict[str, tuple[str, Callable[[Stage], object]]] = {
-    "imported": ("files", import_all),
-    "scanned": ("imported", scan_past),
-    "lived": ("scanned", live),
-    "copied": ("lived", make_copies),
-    "trained": ("candidates", partial(weekly_step, step="train")),
-    "calibrated": ("trained", partial(weekly_step, step="calibrate")),
-    "tuned": ("calibrated", tune),
-    "another": ("tuned", another),
-    "promoted": ("another", promote),
-}
-
-
-@dataclass(frozen=True)
-class Starts:
-    """The folders jobs start from, each made when it is first asked for."""
-
-    root: Path
-
-    def of(self, name: str) -> Path:
-        """Return a folder that is only to be copied."""
-        folder = self.root / name
-        if folder.exists():
-            return folder
-        if name in MADE_BY:
-            before, act = MADE_BY[name]
-            stage = self.copy(before, folder)
-            act(stage)
-            stage.app.db.checkpoint(truncate=True)
-            stage.leave()
-        elif name == "files":
-            write_config(folder, **SETTINGS)
-            write_files(folder)
-        elif name == "old":
-            write_old(folder)
-        else:
-            write_candidates(folder)
-        return folder
-
-    def copy(self, name: str, folder: Path) -> Stage:
-        """Return a stage that starts like this."""
-        shutil.copytree(self.of(name), folder)
-        return Stage(folder)
-
-
-# what may differ: when, how often and by whom it was tried
-_LEFT_OUT: dict[str, tuple[str, ...]] = {
-    "series": ("id",),
-    "gaps": ("n_reads", "seen_ms", "next_ms"),
-    "markets": ("updated_ms",),
-    "funding_reads": ("from_ms", "to_ms"),
-    "outbox": ("id", "attempts", "next_wall_ms", "lease_wall_ms", "last_error", "sent_wall_ms"),
-}
-_NOT_COMPARED = (
-    *("ohlcv", "job_runs", "episodes", "sqlite_stat1", "sqlite_stat4"),
-    "open_interest",  # there is no history of it: what was not read in its minute is not had
-)
-_OF_TROUBLE = {"failure", "recovered", "weekly_work"}  # what else is told where a job fails
-_OF_NOW = ("answer", "weekly_summary")  # their texts tell of the wall clock and of failed runs
-_NOW_MS = 1_750_000_000_000  # candles are older; a later instant is of the wall clock
-_WALL = re.compile(r"1(7[5-9]|[89]\d)\d{10}")
-_STAMP = re.compile(r"20\d{6}-\d{6}(-\d{3})?")
-_TABLES_OF = re.compile(r"(.*/)?ohlcv\.db(\.before-restore)?")
-_DRAFT = re.compile(r"(.*/)?\.[^/]+\.\d+-[0-9a-f]{8}\.(tmp|old)(-journal|/.*)?")
-
-
-def contents(stage: Stage) -> dict[str, Any]:
-    """Tables as another process sees them, and files by name with what is in them.
-
-    What is left of a draft is no file: the next start removes it.
-    """
-    found: dict[str, Any] = {}
-    for path in sorted(p for p in stage.folder.rglob("*") if p.is_file()):
-        name = path.relative_to(stage.folder).as_posix()
-        if path.name.endswith(("-wal", "-shm", ".lock")) or _DRAFT.fullmatch(name):
-            continue
-        name = _STAMP.sub("when", name)
-        if _TABLES_OF.fullmatch(name):
-            found |= {f"{name} {t}": rows for t, rows in tables(path, stage.folder).items()}
-        else:
-            found[name] = _content(path)
-    return found
-
-
-def _content(path: Path) -> Any:
-    if path.suffix == ".db":
-        with open_reader(path) as db:
-            return db.value("PRAGMA integrity_check")
-    if path.name == "heartbeat":
-        return sorted(json.loads(path.read_text()))
-    if path.name == "all.pack":
-        return sorted(pack.verified(path)["files"])
-    if path.suffix == ".html":
-        return "page" if path.read_text().rstrip().endswith("</html>") else "half a page"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def tables(path: Path, folder: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """The tables of a database, without what depends on when and how often things were tried."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, str):
-            value = _WALL.sub("wall", value.replace(str(folder), "here"))
-            return value.removeprefix(f"{REPEAT}\n")
-        return "wall" if isinstance(value, int) and value >= _NOW_MS else value
-
-    with open_current(path) as db:
-        names = [n for (n,) in db.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-        found = {
-            name: [tuple(map(plain, r)) for r in table(db, name, without=_LEFT_OUT.get(name, ()))]
-            for name in (*names, "candles")
-            if name not in _NOT_COMPARED
-        }
-    told = [row for row in found["outbox"] if not set(row) & _OF_TROUBLE]
-    found["outbox"] = [row[:4] if row[2] in _OF_NOW else row for row in told]
-    return found

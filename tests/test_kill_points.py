@@ -24,15 +24,9 @@ from core.notify import REPEAT
 from core.store import open_reader
 from core.timeframe import DAY_MS
 from tests.engine_world import opened
-from tests.fault_world import (
-    AHEAD_MS,
-    SETTINGS,
-    Stage,
-    Starts,
-    contents,
-    settle,
-    truth_of,
-)
+from tests.fault_stage import AHEAD_MS, SETTINGS, Stage, truth_of
+from tests.fault_starts import Starts, contents
+from tests.fault_world import settle
 from tests.replay_world import prepared
 
 ROOT = Path(__file__).parents[1]
