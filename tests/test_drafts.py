@@ -23,7 +23,7 @@ def pid_of_nobody() -> int:
 
 
 def test_the_sweep_takes_what_dead_processes_left_and_nothing_else(tmp_path: Path) -> None:
-    """Files, folders and SQLite's side files of the dead; not of the living, nor what is no draft."""
+    """Files, folders and SQLite's side files; not those of the living, nor what is no draft."""
     dead, alive = pid_of_nobody(), os.getppid()
     left = [f".a.txt.{dead}-0123abcd.tmp", f".b.db.{dead}-0123abcd.tmp-journal"]
     kept = [f".c.{alive}-0123abcd.tmp", ".d.tmp", f"e.{dead}-0123abcd.tmp", "f.txt"]
@@ -54,10 +54,9 @@ def test_moves_that_fail_are_undone(tmp_path: Path) -> None:
     """The third cannot be done: the first two are where they were."""
     for name in "ab":
         (tmp_path / name).write_text(name)
+    pairs = (("a", "x/a"), ("b", "a"), ("absent", "b"))
     with pytest.raises(FileNotFoundError), drafts.moves() as move:
-        move(tmp_path / "a", tmp_path / "x" / "a")
-        move(tmp_path / "b", tmp_path / "a")
-        move(tmp_path / "absent", tmp_path / "b")
+        [move(tmp_path / source, tmp_path / target) for source, target in pairs]
     assert [(tmp_path / name).read_text() for name in "ab"] == ["a", "b"]
 
 
