@@ -147,7 +147,7 @@ _OF_TROUBLE = {"failure", "recovered", "weekly_work"}  # what else is told where
 _OF_NOW = ("answer", "weekly_summary")  # their texts tell of the wall clock and of failed runs
 _NOW_MS = 1_750_000_000_000  # candles are older; a later instant is of the wall clock
 _WALL = re.compile(r"1(7[5-9]|[89]\d)\d{10}")
-_STAMP = re.compile(r"20\d{6}-\d{6}(-\d{3})?")
+_STAMP = re.compile(r"20\d{6}-\d{6}(-\d+)?")
 _TABLES_OF = re.compile(r"(.*/)?ohlcv\.db(\.before-restore)?")
 _DRAFT = re.compile(r"(.*/)?\.[^/]+\.\d+-[0-9a-f]{8}\.(tmp|old)(-journal|/.*)?")
 
