@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import TYPE_CHECKING
 
+from core import drafts
 from core.config import Config, strategy_id
 from core.config_file import load_config
 from core.errors import StoreError
@@ -160,16 +161,26 @@ def open_app(config_path: Path) -> App:
         log.warning("schema %d becomes %d; a copy as it was: %s", version, VERSION, kept[0].path)
 
     try:
-        db = open_database(path, checkpointer=holds, before_migration=keep)
+        app = App(
+            config=config,
+            config_path=config_path,
+            config_text=config_path.read_text(encoding="utf-8"),
+            db=open_database(path, checkpointer=holds, before_migration=keep),
+            lock_file=lock,
+            holds_lock=holds,
+            kept=kept[0] if kept else None,
+        )
+        if holds:
+            sweep_up(app)
     except BaseException:
         lock.release()
         raise
-    return App(
-        config=config,
-        config_path=config_path,
-        config_text=config_path.read_text(encoding="utf-8"),
-        db=db,
-        lock_file=lock,
-        holds_lock=holds,
-        kept=kept[0] if kept else None,
-    )
+    return app
+
+
+def sweep_up(app: App) -> None:
+    """Remove what killed processes left half done where the engine writes files of its own."""
+    named = ("reports", app.config.app.data_dir, app.config.backup.dir)
+    folders = [app.root / name for name in named]
+    for path in drafts.sweep([app.root, app.db.path.parent, app.models_dir, *folders]):
+        log.info("%s was left half done by a process that ended; it is removed", path)

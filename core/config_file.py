@@ -6,7 +6,6 @@ import difflib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +13,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from core import drafts
 from core.config import Config, GatingOverride, config_from
 from core.errors import ConfigError
 
@@ -287,20 +287,5 @@ def _content_end(key: Any, node: Any) -> int:
 
 def replace_text(path: Path, text: str) -> None:
     """Replace a file's content so that a reader sees the old or the new, never a mixture."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    drafts.replace_file(path, text.encode(), mode=mode)

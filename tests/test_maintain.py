@@ -14,6 +14,7 @@ from core.app import App
 from core.domain import FundingRate, Series
 from core.errors import StoreError
 from core.jobs import holdings, maintain, verify
+from core.jobs.invariants import DERIVED, POINTER
 from core.store import Database, open_database, open_reader
 from core.store import gaps as gap_store
 from core.store import markets as market_store
@@ -235,6 +236,52 @@ def test_what_cannot_be_checked_is_named(tmp_path: Path) -> None:
     empty.close()
 
 
+def _more_faults(app: App, number: int) -> dict[str, Callable[[], object]]:
+    """Faults beside those of the row itself: its state, its messages, the ends of things."""
+    run = app.db.run
+    other = "SELECT id FROM signals WHERE status = '{}' ORDER BY id LIMIT 1"
+    expired = app.db.value(other.format("EXPIRED"))
+    state = "UPDATE signals SET exec_state = json_set(exec_state, '$.closed_ms', 1) WHERE id = ?"
+    message = (
+        "INSERT INTO outbox (dedupe_key, channel, kind, signal_id, text, created_ms, state,"
+        " attempts) VALUES (?, 'x', ?, ?, '', 0, ?, 0)"
+    )
+    bundle = "INSERT INTO bundles (id, strategy_id, state, created_ms, data_until_ms) VALUES"
+    return {
+        "rows are open once entered": lambda: run(
+            "UPDATE signals SET status = 'PENDING', closed_ts_ms = NULL, exec_state = '{}'"
+            " WHERE id = ?",
+            (number,),
+        ),
+        "unfilled rows have no result": lambda: update_signal(app.db, expired, {"r_multiple": 1.0}),
+        "rows are what their state says": lambda: run(state, (number,)),
+        "one call opens the messages of a signal": lambda: (
+            run(message, ("a", "closed", number, "pending")),
+            run(message, ("b", "new_signal", number, "pending")),
+        ),
+        "sent messages were tried": lambda: run(message, ("a", "test", None, "sent")),
+        "series end where they say": lambda: run("UPDATE series SET first_ms = 0 WHERE id = 1"),
+        "no scan is beyond the checkpoint": lambda: run(
+            "INSERT INTO scan_positions SELECT exchange, symbol, '1d', 'x', 1 << 50"
+            " FROM sync_checkpoint LIMIT 1"
+        ),
+        "nothing is counted below zero": lambda: run(
+            "INSERT INTO funnel VALUES ('x', 'x', 'x', 'x', 0, 'x', -1)"
+        ),
+        "scores and promotions are of a bundle": lambda: run(
+            "INSERT INTO promotions (at_ms, strategy_id, bundle, reason) VALUES (0, '', 'x', '')"
+        ),
+        "one bundle is the champion": lambda: run(
+            f"{bundle} ('a', '', 'champion', 0, 0), ('b', '', 'champion', 0, 0)"
+        ),
+        POINTER: lambda: run(f"{bundle} ('a', '', 'champion', 0, 0)"),
+        DERIVED: lambda: run(
+            "UPDATE ohlcv SET high = high + 1 WHERE key = (SELECT (id << 26) + last_ms / 60000"
+            " FROM series WHERE derived_to_ms IS NOT NULL ORDER BY id LIMIT 1)"
+        ),
+    }
+
+
 def test_invariants_name_what_is_broken(app: App) -> None:
     """Clean after a replay; each planted fault is named, and only it."""
     replayed(app)
@@ -242,12 +289,14 @@ def test_invariants_name_what_is_broken(app: App) -> None:
     number = app.db.value("SELECT id FROM signals WHERE status = 'SL'")
     row = app.db.dicts("SELECT * FROM signals WHERE id = ?", (number,))[0]
     series = Series("replay", SYMBOLS[0], "1m")
-    gap = gap_store.gaps(app.db, series)[0]
+    gap, bare = gap_store.gaps(app.db, series)[0], {"exec_state": "{}"}
     faults: dict[str, Callable[[], object]] = {
         "closed rows have an exit": lambda: update_signal(app.db, number, {"r_multiple": None}),
-        "followed rows have no exit": lambda: update_signal(app.db, number, {"status": "OPEN"}),
+        "followed rows have no exit": lambda: update_signal(
+            app.db, number, bare | {"status": "OPEN"}
+        ),
         "entries come after the message": lambda: update_signal(
-            app.db, number, {"opened_ts_ms": row["actionable_ms"]}
+            app.db, number, bare | {"opened_ts_ms": row["actionable_ms"]}
         ),
         "every candidate has its features": lambda: app.db.run(
             "DELETE FROM features WHERE signal_id = ?", (number,)
@@ -256,7 +305,7 @@ def test_invariants_name_what_is_broken(app: App) -> None:
             app.db, number, {"delivery": "PAPER", "origin": "live"}
         ),
         "series counts are true": lambda: app.db.run(
-            "DELETE FROM ohlcv WHERE key = (SELECT max(key) FROM ohlcv)"
+            "UPDATE series SET n_rows = n_rows - 1 WHERE id = 1"
         ),
         "gaps cover no bar": lambda: app.db.run(
             "UPDATE gaps SET end_ms = end_ms + 60000 WHERE start_ms = ?", (gap.start_ms,)
@@ -265,12 +314,14 @@ def test_invariants_name_what_is_broken(app: App) -> None:
             "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, 'missing', 1, 0, 0)",
             (*series, gap.start_ms + MINUTE_MS, gap.end_ms),
         ),
+        **_more_faults(app, number),
     }
     assert maintain.invariants(app)["rules"] == len(faults)
+    two = {"one bundle is the champion": {POINTER: 1}}  # two champions, and no pointer to either
     for name, plant in faults.items():
         app.db.run("SAVEPOINT fault")
         plant()
-        assert maintain.invariants(app)["broken"] == {name: 1}
+        assert maintain.invariants(app)["broken"] == {name: 1} | two.get(name, {})
         app.db.run("ROLLBACK TO fault")
         app.db.run("RELEASE fault")
 

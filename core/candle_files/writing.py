@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from core import drafts
 from core.candle_files.words import COLUMNS, ORIGIN_KEY, SYMBOL
 from core.domain import Candles
 from core.errors import DataError
@@ -73,7 +74,7 @@ def _table(bars: Candles, origin: str, *, symbol: str | None = None) -> Any:
 @contextmanager
 def _draft(path: Path) -> Iterator[Path]:
     """Yield a temporary name that becomes the path when all went well, and goes when not."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = drafts.draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft

@@ -34,7 +34,6 @@ class Edits:
         stamp = _stamp(self._app.config_path)
         if stamp == self._looked_at and not self._bad:
             return
-        self._looked_at = stamp
         try:
             raw = self._app.config_path.read_bytes()
         except OSError:
@@ -45,6 +44,7 @@ class Edits:
                 self._bad = self._refused = ""
             elif digest != self._refused:
                 self._weigh(raw, digest)
+        self._looked_at = stamp
 
     def _weigh(self, raw: bytes, digest: str) -> None:
         app = self._app
@@ -56,24 +56,28 @@ class Edits:
             if digest != self._bad:
                 self._bad = digest  # said at the next look, if it is still so
                 return
-            self._bad, self._refused = "", digest
             said = redact(str(error), app.config)
             log.error("the edit of %s is refused: %s", app.config_path.name, said)
             tell(app, "config", f"config:{wall_ms()}", notices.settings_refused(said))
+            self._bad, self._refused = "", digest
             return
-        self._bad = self._refused = ""
         self._take(new, raw.decode("utf-8"))
+        self._bad = self._refused = ""
 
     def _take(self, new: Config, text: str) -> None:
         app, old = self._app, self._app.config
         for handler in logging.getLogger().handlers:
             handler.addFilter(RedactSecrets.of(new))
-        lines = changes(old, new, followed=_followed(app))
+        lines, before = changes(old, new, followed=_followed(app)), app.config_text
         app.config, app.config_text = new, text
         for line in lines:
             log.info("settings: %s", line)
         if lines and not only_thresholds(old, new):
-            tell(app, "config", f"config:{wall_ms()}", notices.settings_changed(lines))
+            try:
+                tell(app, "config", f"config:{wall_ms()}", notices.settings_changed(lines))
+            except BaseException:  # taken at the next look, when it can be told
+                app.config, app.config_text = old, before
+                raise
 
 
 def _followed(app: App) -> list[Followed]:

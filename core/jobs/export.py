@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core import candle_files
+from core import candle_files, drafts
 from core.app import App
 from core.candle_law import ALL_TIME_MS
 from core.domain import Candles, Progress, Series, no_progress
@@ -51,6 +51,7 @@ def export_files(
         ALL_TIME_MS[0] if start_ms is None else start_ms,
         ALL_TIME_MS[1] if until_ms is None else until_ms,
     )
+    drafts.sweep([folder])
     rows = _wanted(app, symbols, timeframes)
     years = [year for row in rows for year in _years(row, window)]
     if not one_file:

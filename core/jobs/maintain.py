@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import platform
 from collections import Counter
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import apsw
 
+from core import drafts
 from core.app import App, wall_ms
 from core.domain import Series
 from core.errors import StoreError
 from core.jobs.holders import holders
+from core.jobs.invariants import invariants
 from core.jobs.scan import lacks_history, leader_of
 from core.messages import answers
 from core.messages.phone import span
@@ -22,9 +23,21 @@ from core.notify import channels
 from core.store import candles as store
 from core.store import operation
 from core.store.copies import drop_oldest, stamp, want_whole, write_copy
-from core.store.db import open_reader
+from core.store.db import open_reader, set_aside_by_restore
 from core.store.signals import followed as followed_rows
 from core.timeframe import MINUTE_MS
+
+__all__ = [
+    "backup",
+    "checkpoint",
+    "daily_backup",
+    "doctor",
+    "invariants",
+    "restore",
+    "tidy",
+    "vacuum",
+    "want_small_wal",
+]
 
 log = logging.getLogger("trader.maintain")
 
@@ -96,12 +109,6 @@ def backup(app: App, *, now_wall_ms: int) -> dict[str, Any]:
     return {"file": str(target), "bytes": target.stat().st_size, "kept": n_kept}
 
 
-def unused(path: Path) -> Path:
-    """Return a name where nothing lies: the path itself, or with the next number."""
-    names = (path.with_name(f"{path.name}-{n}") for n in count(2))
-    return next(name for name in chain([path], names) if not name.exists())
-
-
 def restore(path: Path, target: Path) -> dict[str, Any]:
     """Put a backup in place of the database, which is kept beside it; nobody may hold either.
 
@@ -110,17 +117,20 @@ def restore(path: Path, target: Path) -> dict[str, Any]:
     if not path.exists():
         raise StoreError(f"backup {path} does not exist;", remedy="see data/backups")
     want_whole(path)
-    partial = target.with_suffix(".restoring")
-    partial.unlink(missing_ok=True)
-    with open_reader(path) as source:
-        source.backup_to(partial)
-    want_whole(partial)
-    aside = unused(target.with_name(f"{target.name}.before-restore"))
-    for suffix in ("", "-wal", "-shm"):
-        old = target.with_name(target.name + suffix)
-        if old.exists():
-            old.replace(aside.with_name(aside.name + suffix))
-    partial.replace(target)
+    drafts.sweep([target.parent])
+    partial, aside = drafts.draft_of(target), drafts.unused(set_aside_by_restore(target))
+    try:
+        with open_reader(path) as source:
+            source.backup_to(partial)
+        want_whole(partial)
+        with drafts.moves() as move:
+            for suffix in ("", "-wal", "-shm"):
+                old = target.with_name(target.name + suffix)
+                if old.exists():
+                    move(old, aside.with_name(aside.name + suffix))
+            move(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
     return {"restored": str(target), "from": str(path), "old database kept as": str(aside)}
 
 
@@ -135,32 +145,6 @@ def tidy(app: App) -> None:
     """Reclaim space where there is some, and let SQLite look at its statistics."""
     vacuum(app)
     app.db.run("PRAGMA optimize")
-
-
-def invariants(app: App) -> dict[str, Any]:
-    """Check what must hold in any database whatever happened to it; returns the broken ones."""
-    rules = {
-        "closed rows have an exit": "SELECT count(*) FROM signals WHERE status IN"
-        " ('TP','SL','TP1_TRAIL','TIMEOUT') AND (closed_ts_ms IS NULL OR r_multiple IS NULL)",
-        "followed rows have no exit": "SELECT count(*) FROM signals WHERE status IN"
-        " ('PENDING','OPEN') AND closed_ts_ms IS NOT NULL",
-        "entries come after the message": "SELECT count(*) FROM signals"
-        " WHERE opened_ts_ms IS NOT NULL AND opened_ts_ms <= actionable_ms",
-        "every candidate has its features": "SELECT count(*) FROM signals s LEFT JOIN features f"
-        " ON f.signal_id = s.id WHERE f.signal_id IS NULL",
-        "told rows have a message": "SELECT count(*) FROM signals s WHERE delivery IN"
-        " ('LIVE','PAPER') AND origin = 'live' AND NOT EXISTS"
-        " (SELECT 1 FROM outbox o WHERE o.signal_id = s.id AND o.kind = 'new_signal')",
-        "series counts are true": "SELECT count(*) FROM series s WHERE n_rows <> (SELECT count(*)"
-        " FROM ohlcv WHERE key BETWEEN s.id << 26 AND (s.id << 26) + 67108863)",
-        "gaps cover no bar": "SELECT count(*) FROM gaps g JOIN series s USING (exchange, symbol,"
-        " timeframe) WHERE EXISTS (SELECT 1 FROM ohlcv WHERE key BETWEEN"
-        " (s.id << 26) + g.start_ms / 60000 AND (s.id << 26) + (g.end_ms - 1) / 60000)",
-        "gaps do not overlap": "SELECT count(*) FROM gaps a JOIN gaps b USING (exchange, symbol,"
-        " timeframe) WHERE b.start_ms > a.start_ms AND b.start_ms < a.end_ms",
-    }
-    broken = {name: int(app.db.value(sql)) for name, sql in rules.items()}
-    return {"rules": len(rules), "broken": {n: c for n, c in broken.items() if c}}
 
 
 def doctor(app: App) -> list[tuple[str, str, str]]:

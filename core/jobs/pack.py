@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path, PurePosixPath
@@ -14,10 +14,10 @@ from typing import IO, Any
 
 import yaml
 
+from core import drafts
 from core.app import App
 from core.config_edit import with_values
 from core.errors import StoreError
-from core.jobs.maintain import unused
 from core.notify.redaction import CREDENTIALS, hide, secrets_of
 from core.store.copies import want_whole
 from core.store.db import WriterLock
@@ -34,13 +34,14 @@ def pack(app: App, target: Path, *, now_wall_ms: int) -> dict[str, Any]:
     places = {"db_path": app.db.path, "models_dir": app.models_dir}
     inside = {name: _inside(app.root, path) for name, path in places.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
+    drafts.sweep([target.parent])
+    partial = drafts.draft_of(target)
     try:
-        with tempfile.TemporaryDirectory(prefix=".pack-", dir=target.parent) as folder:
-            copy = Path(folder) / DATABASE
+        with drafts.draft_folder(target) as folder:
+            copy = folder / DATABASE
             app.db.backup_to(copy)
             want_whole(copy)
-            settings = Path(folder) / CONFIG
+            settings = folder / CONFIG
             settings.write_text(config_without_secrets(app), encoding="utf-8")
             files = {CONFIG: settings, DATABASE: copy, **_models(app.models_dir)}
             manifest = {
@@ -61,13 +62,14 @@ def unpack(source: Path, root: Path, *, force: bool, now_wall_ms: int) -> dict[s
     """Put what was packed into a folder; what is in its way is moved aside where `force` is set.
 
     Raises StoreError, and changes nothing, unless all of it is whole, nobody keeps the database
-    and nothing else is in its way.
+    and nothing else is in its way. The settings go first and come last: nothing can be started on
+    what is half done.
     """
     manifest = verified(source)
     places = {
-        CONFIG: root / CONFIG,
         DATABASE: root / _safe(manifest["db_path"]),
         MODELS: root / _safe(manifest["models_dir"]),
+        CONFIG: root / CONFIG,
     }
     present = [place for place in places.values() if _holds_something(place)]
     if present and not force:
@@ -78,8 +80,7 @@ def unpack(source: Path, root: Path, *, force: bool, now_wall_ms: int) -> dict[s
     if not lock.acquire():
         raise StoreError(f"a scheduler (pid {lock.holder()}) runs here;", remedy="stop it first")
     try:
-        with tempfile.TemporaryDirectory(prefix=".unpack-", dir=root) as folder:
-            staged = Path(folder)
+        with drafts.draft_folder(root / "unpack") as staged:
             try:
                 _extract(source, staged)
                 (staged / MODELS).mkdir(exist_ok=True)
@@ -87,14 +88,14 @@ def unpack(source: Path, root: Path, *, force: bool, now_wall_ms: int) -> dict[s
                 raise _damaged(source, str(error)) from error
             want_whole(staged / DATABASE)
             stamp = datetime.fromtimestamp(now_wall_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
-            aside = unused(root / f"before-unpack-{stamp}")
-            for place in present:
-                _set_aside(place, root, aside)
-            for name, place in places.items():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if name == MODELS and place.exists():
-                    place.rmdir()  # empty, or it would have been moved aside
-                (staged / name).replace(place)
+            aside = drafts.unused(root / f"before-unpack-{stamp}")
+            with drafts.moves() as move:
+                for place in reversed(present):
+                    _set_aside(place, root, aside, move)
+                for name, place in places.items():
+                    if name == MODELS and place.exists():
+                        place.rmdir()  # empty, or it would have been moved aside
+                    move(staged / name, place)
     finally:
         lock.release()
     kept = str(aside) if present else ""
@@ -237,13 +238,11 @@ def _holds_something(place: Path) -> bool:
     return any(place.iterdir()) if place.is_dir() else place.exists()
 
 
-def _set_aside(place: Path, root: Path, aside: Path) -> None:
+def _set_aside(place: Path, root: Path, aside: Path, move: Callable[[Path, Path], None]) -> None:
     for suffix in ("", "-wal", "-shm"):
         old = place.with_name(place.name + suffix)
         if old.exists():
-            kept = aside / old.relative_to(root)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            old.replace(kept)
+            move(old, aside / old.relative_to(root))
 
 
 def _damaged(source: Path, why: str) -> StoreError:

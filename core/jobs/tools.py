@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from core import evaluation_page
+from core import drafts, evaluation_page
 from core.app import App, wall_ms
 from core.domain import Message, Progress
 from core.errors import UsageError
@@ -79,6 +79,7 @@ def _setup(app: App, args: argparse.Namespace) -> dict[str, Any]:
 
 def _learning(app: App, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     step, now_ms, where = args.step, data_now_ms(app), app.models_dir
+    drafts.sweep([where])  # a step before this one may have been killed
     if step == "train":
         return learning.train(
             app.db, app.config, models_dir=where, now_ms=now_ms, progress=progress

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core import drafts
 from core.errors import ModelError
 
 MANIFEST, POINTER = "manifest.json", "CURRENT"
@@ -38,21 +37,11 @@ def write_folder(
     """
     models_dir.mkdir(parents=True, exist_ok=True)
     whole = {**manifest, "files": {file: digest(content) for file, content in files.items()}}
-    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.tmp-", dir=models_dir))
-    try:
+    with drafts.draft_folder(models_dir / name) as draft:
         for file, content in {**files, MANIFEST: as_json(whole)}.items():
-            _write_synced(temporary / file, content)
-        temporary.chmod(0o755)
-        target = models_dir / name
-        old = temporary.with_name(temporary.name + ".old")
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-        _sync_folder(models_dir)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            drafts.write_synced(draft / file, content, mode=0o644)
+        draft.chmod(0o755)
+        drafts.replace_folder(models_dir / name, draft)
 
 
 def remove_folder(models_dir: Path, name: str) -> None:
@@ -60,8 +49,7 @@ def remove_folder(models_dir: Path, name: str) -> None:
     target = models_dir / name
     if not _NAME.fullmatch(name) or not target.exists():
         return
-    aside = models_dir / f".{name}.tmp-removed"
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = drafts.draft_of(target)
     target.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
 
@@ -105,16 +93,7 @@ def write_pointer(models_dir: Path, *, bundle: str, strategy: str) -> None:
 def replace_bytes(path: Path, content: bytes) -> None:
     """Replace a file so that a reader sees the old bytes or the new, never a mixture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
-    os.close(descriptor)
-    try:
-        _write_synced(Path(name), content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-        _sync_folder(path.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    drafts.replace_file(path, content, mode=0o644)
 
 
 def _read(path: Path) -> bytes:
@@ -133,18 +112,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ModelError(f"{path} is damaged: want a mapping;", remedy=_REMEDY)
     return raw
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import apsw
 
+from core import drafts
 from core.errors import StoreError
 from core.store.db import Database, open_reader
 
@@ -15,8 +16,8 @@ from core.store.db import Database, open_reader
 def write_copy(db: Database, target: Path) -> None:
     """Write a copy of one instant that passes SQLite's integrity check; all of it or nothing."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
+    drafts.sweep([target.parent])
+    partial = drafts.draft_of(target)
     try:
         db.backup_to(partial)
         want_whole(partial)
@@ -50,8 +51,7 @@ def kept_as_it_is(db: Database, folder: Path, *, keep: int, now_wall_ms: int) ->
     """
     version = int(db.value("PRAGMA user_version"))
     kind = f"schema{version}-{db.path.stem}-"
-    for crumb in (*folder.glob(f"{kind}*.partial*"), *folder.glob(f"{kind}*.restored*")):
-        crumb.unlink()  # of a process that was killed
+    drafts.sweep([folder])
     known = sorted(folder.glob(f"{kind}*.db"))
     target = known[-1] if known else folder / f"{kind}{stamp(now_wall_ms)}.db"
     if not known or _changed_ns(db.path) >= target.stat().st_mtime_ns:
@@ -105,8 +105,7 @@ def put_back(path: Path) -> int:
 
     Raises StoreError unless it is whole, of the same schema, and has as many rows in every table.
     """
-    scratch = path.with_suffix(".restored")
-    scratch.unlink(missing_ok=True)
+    scratch = drafts.draft_of(path)
     try:
         with open_reader(path) as copy:
             copy.backup_to(scratch)

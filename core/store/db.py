@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -147,11 +147,11 @@ class Database:
             ) from error
         try:
             yield
+            self._connection.execute("COMMIT")  # it may fail, and leave the block open
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def checkpoint(self, *, truncate: bool = False) -> tuple[int, int]:
         """Move the WAL into the file; returns (pages in the WAL, pages moved)."""
@@ -164,19 +164,16 @@ class Database:
     def backup_to(self, target: Path) -> None:
         """Copy the database to a new file while it is in use; the copy is one file, no WAL.
 
-        The copy is of one instant: without the open read it would begin anew at every commit.
+        The copy is of one instant: without the open read it would begin anew at every commit. That
+        read is a connection's of its own: however it ends, no transaction stays open on ours.
         """
-        copy = apsw.Connection(str(target))
-        self._connection.execute("BEGIN")
-        try:
-            self.value("SELECT 1 FROM sqlite_schema")
-            with copy.backup("main", self._connection, "main") as backup:
+        with open_reader(self.path) as source, closing(apsw.Connection(str(target))) as copy:
+            source.rows("BEGIN")
+            source.value("SELECT 1 FROM sqlite_schema")
+            with copy.backup("main", source._connection, "main") as backup:
                 while not backup.done:
                     backup.step(4096)
             copy.execute("PRAGMA journal_mode = DELETE").fetchall()
-        finally:
-            self._connection.execute("COMMIT")
-            copy.close()
 
     def close(self) -> None:
         """Release the connection."""
@@ -235,6 +232,7 @@ def open_database(
     nothing, where the file is not ours.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _want_no_half_restore(path)
     connection = _connect(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     database = Database(connection, path, read_only=False)
     try:
@@ -254,6 +252,23 @@ def open_database(
         database.close()
         raise
     return database
+
+
+def set_aside_by_restore(path: Path) -> Path:
+    """Return where a restore keeps the database it replaces; the next one adds a number."""
+    return path.with_name(f"{path.name}.before-restore")
+
+
+def _want_no_half_restore(path: Path) -> None:
+    """Raise StoreError where a restore has moved the database away and put none in its place."""
+    names = path.parent.glob(f"{set_aside_by_restore(path).name}*")
+    aside = [name for name in names if not name.name.endswith(("-wal", "-shm"))]
+    if aside and not path.exists():
+        newest = max(aside, key=lambda name: name.stat().st_mtime_ns)
+        raise StoreError(
+            f"{path} is set aside for a restore that was cut short;",
+            remedy=f"restore again, or rename {newest.name}",
+        )
 
 
 def _version_of(database: Database) -> int:
@@ -330,8 +345,12 @@ class WriterLock:
         except BlockingIOError:
             os.close(descriptor)
             return False
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+        except BaseException:
+            os.close(descriptor)
+            raise
         self._file = descriptor
         return True
 

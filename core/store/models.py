@@ -117,12 +117,15 @@ def insert_trials(
 
 
 def insert_tunings(db: Database, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Log the thresholds a tuning found or did not find, one row per cell."""
+    """Log the thresholds a tuning found or not, one row per cell; a repeat logs nothing more."""
+    found = [dict(row) for row in rows]
+    same = "bundle = :bundle AND created_ms = :created_ms"
+    db.run_many(f"DELETE FROM tunings WHERE {same}", found[:1])
     db.run_many(
         "INSERT INTO tunings (bundle, cell, mode, threshold, n, n_eff, certified, detail,"
         " created_ms) VALUES (:bundle, :cell, :mode, :threshold, :n, :n_eff, :certified, :detail,"
         " :created_ms)",
-        [dict(row) for row in rows],
+        found,
     )
 
 
