@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -58,12 +57,8 @@ def answer(script: str, *arguments: str, config: Path) -> Any:
 
 def again(capsys: pytest.CaptureFixture[str], script: str, *arguments: str, config: Path) -> Any:
     """The same as `answer` without another process: for repeats, which take as long as firsts."""
-    root, kept = logging.getLogger(), logging.getLogger().handlers[:]
-    try:
-        main = importlib.import_module(script.removesuffix(".py")).main
-        assert main([*arguments, "--json", "--config", str(config)]) == 0
-    finally:
-        root.handlers[:] = kept
+    main = importlib.import_module(script.removesuffix(".py")).main
+    assert main([*arguments, "--json", "--config", str(config)]) == 0
     return json.loads(capsys.readouterr().out)
 
 

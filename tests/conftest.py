@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -11,6 +13,17 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 _UNSAID_MINUTES = 0.5
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a command run in this process did to logging."""
+    root, ours = logging.getLogger(), logging.getLogger("trader")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
 
 
 @pytest.hookimpl(trylast=True)

@@ -149,6 +149,7 @@ _NOW_MS = 1_750_000_000_000  # candles are older; a later instant is of the wall
 _WALL = re.compile(r"1(7[5-9]|[89]\d)\d{10}")
 _STAMP = re.compile(r"20\d{6}-\d{6}(-\d+)?")
 _TABLES_OF = re.compile(r"(.*/)?ohlcv\.db(\.before-restore)?")
+_ONCE_MORE = re.compile(r"(.*/)?ohlcv\.db\.before-restore-\d+")  # by a restore that was repeated
 _DRAFT = re.compile(r"(.*/)?\.[^/]+\.\d+-[0-9a-f]{8}\.(tmp|old)(-journal|/.*)?")
 
 
@@ -160,7 +161,8 @@ def contents(stage: Stage) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(p for p in stage.folder.rglob("*") if p.is_file()):
         name = path.relative_to(stage.folder).as_posix()
-        if path.name.endswith(("-wal", "-shm", ".lock")) or _DRAFT.fullmatch(name):
+        passing = path.name.endswith(("-wal", "-shm", ".lock")) or _DRAFT.fullmatch(name)
+        if passing or _ONCE_MORE.fullmatch(name):
             continue
         name = _STAMP.sub("when", name)
         if _TABLES_OF.fullmatch(name):

@@ -97,6 +97,7 @@ def _fill(app: App) -> None:
     first = db.value("SELECT min(id) FROM outbox")
     for i, state in enumerate(("pending", "sending", "ambiguous", "dead", "sent")):
         db.run("UPDATE outbox SET state = ? WHERE id = ?", (state, first + i))
+    db.run("UPDATE outbox SET attempts = 1, sent_wall_ms = created_ms WHERE state = 'sent'")
     for table, rows in _ROWS.items():
         for row in rows:
             values = [strategy if value == "STRATEGY" else value for value in row]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
 import random
 from pathlib import Path
 
@@ -74,14 +73,10 @@ def arguments(chance: random.Random) -> tuple[str, list[str]]:
 def said(script: str, words: list[str], capsys: Capture) -> tuple[int, str]:
     """Run a command in this process as its script does; returns its code and its last line."""
     main = importlib.import_module(script).main
-    root = logging.getLogger()
-    kept = root.handlers[:]
     try:
         code = cli.guarded(lambda _: int(main([*words, "--log-level", "error"])))
     except SystemExit as left:
         code = int(left.code or 0)
-    finally:
-        root.handlers[:] = kept
     err = capsys.readouterr().err
     assert code in (0, 1, 2)
     assert "Traceback" not in err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import logging
 import random
 import shutil
 import tarfile
@@ -60,12 +59,7 @@ def run(folder: Path, command: tuple[str, ...], capsys: Capture) -> str:
     script, *arguments = command
     main = importlib.import_module(script).main
     argv = [*arguments, "--config", str(folder / "config.yaml"), "--log-level", "error"]
-    root = logging.getLogger()
-    kept = root.handlers[:]
-    try:
-        code = cli.guarded(lambda _: int(main(argv)))
-    finally:
-        root.handlers[:] = kept
+    code = cli.guarded(lambda _: int(main(argv)))
     said = capsys.readouterr().err.strip()
     assert code in (0, 1, 2)
     assert "Traceback" not in said

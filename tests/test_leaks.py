@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -235,16 +234,12 @@ def test_the_command_fails_with_a_line_for_each_difference(
 ) -> None:
     """Exit code 1, the figure, and lines that name series, instant and column; well, it is 0."""
     command = ["verify", "--points", "20", "--seed", "3", "--config", str(app.config_path)]
-    kept = logging.getLogger().handlers[:]
-    try:
-        assert maintenance.main(command) == 0
-        well = capsys.readouterr().out
-        leaks.forming_higher_bar(monkeypatch)
-        assert maintenance.main(command) == 1
-        sick = capsys.readouterr().out
-        assert maintenance.main([*command, "--json"]) == 1
-    finally:
-        logging.getLogger().handlers[:] = kept
+    assert maintenance.main(command) == 0
+    well = capsys.readouterr().out
+    leaks.forming_higher_bar(monkeypatch)
+    assert maintenance.main(command) == 1
+    sick = capsys.readouterr().out
+    assert maintenance.main([*command, "--json"]) == 1
     figure = r"verified +decisions (\d+)/20, live = retro \d+/(\d+) rows, trades \d+/(\d+)"
     for text, n in ((well, 20), (sick, None)):
         found = re.search(figure, text)

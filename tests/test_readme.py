@@ -122,6 +122,7 @@ WAYS: Mapping[str, Way] = {
     "python -m demo --seeds 20": Way(typed="python -m demo --seeds 1"),
     "make test": Way(lacks=HERE),
     "make test-long": Way(lacks=HERE),
+    "make proof": Way(lacks=HERE),
     "make screenshots": Way(lacks=BROWSER),
     "python -m benchmarks latency": Way(lacks=QUIET),
     "python -m benchmarks resident": Way(lacks=QUIET),
