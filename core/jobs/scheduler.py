@@ -8,7 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from core.app import App, wall_ms
 from core.cadence import PIPELINE, WEEKLY
@@ -24,12 +26,16 @@ from core.notify import Sinks, sinks_of
 from core.store import operation
 from core.store.db import open_database
 
+if TYPE_CHECKING:
+    from apscheduler.schedulers.background import BackgroundScheduler
+
 log = logging.getLogger("trader.scheduler")
 
 _DAY_MS = 86_400_000
 _M_ARENA_MAX = -8  # of <malloc.h>
 _REPLAY_LOOK_S = 60.0  # a replay's minutes pass in milliseconds: it is looked at without a pause
 _DAILY_LIMIT_S = 1800.0
+_STAND_BY_S, _LEAP_S = 1.0, 1.0  # how often the machine's clock is looked at, for which leap
 _END_S = 3.0  # for the weekly child and the last messages
 
 
@@ -57,10 +63,14 @@ class _Sending:
         self._app = beside(app)
         self._sinks: Sinks = sinks_of(app.config)
         self._turn = threading.Lock()
+        self._off_s = time.time() - time.monotonic()
 
     def round(self) -> None:
-        """Send what waits."""
+        """Send what waits; where the machine's clock was set back, all of it."""
         with self._turn:
+            before_s, self._off_s = self._off_s, time.time() - time.monotonic()
+            if self._off_s < before_s - _LEAP_S:
+                operation.void_waits(self._app.db, wall_ms=wall_ms())
             if self._app.config is not self._main.config:
                 self._app.config = self._main.config
                 self._sinks = sinks_of(self._app.config)
@@ -139,7 +149,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     if weekly is not None:  # what a replay begins with is imported before it
         building = Bootstrap(app, beside(app), stop=stop, turn=weekly.turn).start()
     try:
-        stop.wait()
+        stand_by(scheduler, stop)
     finally:
         life.stopping()
         scheduler.shutdown(wait=True)
@@ -148,6 +158,20 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
         if weekly is not None and weekly.wait(_END_S):
             weekly.app.db.close()
         sending.close()
+
+
+def stand_by(scheduler: BackgroundScheduler, stop: threading.Event) -> None:
+    """Wait for the end. Where the machine's clock is set back, let the triggers start afresh.
+
+    APScheduler goes by that clock: they would wait until the time before comes again.
+    """
+    off_s = time.time() - time.monotonic()
+    while not stop.wait(_STAND_BY_S):
+        before_s, off_s = off_s, time.time() - time.monotonic()
+        if off_s < before_s - _LEAP_S:
+            log.warning("the machine's clock was set back by %.0f s", before_s - off_s)
+            for job in scheduler.get_jobs():
+                job.modify(next_run_time=datetime.fromtimestamp(time.time(), UTC))
 
 
 def look(
