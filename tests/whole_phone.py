@@ -83,11 +83,11 @@ def _superseded(text: str, rows: list[dict[str, Any]]) -> str:
     """Return why a text arrived that no row holds any more: in doubt, it was said otherwise."""
     numbers = {int(number) for number in re.findall(r"#S(\d+)", text)}
     for row in rows:
-        if row["signal_id"] in numbers and row["kind"] == "new_signal":
-            if unmarked(plain(row["text"])) == text and row["state"] == "dead":
-                return "no answer twice"
-            if row["text"].startswith(REPEAT) and row["attempts"] > 1:
-                return "repeated as expired, marked"
+        if row["state"] == "dead" and unmarked(plain(row["text"])) == text:
+            return "no answer twice"
+        is_call = row["kind"] == "new_signal" and row["signal_id"] in numbers
+        if is_call and row["text"].startswith(REPEAT) and row["attempts"] > 1:
+            return "repeated as expired, marked"
     return ""
 
 

@@ -101,14 +101,22 @@ def _candles(world: Whole, live: App, clean: App, result: Result) -> None:
 def _holes(
     stored: list[tuple[int, int, str]], true: list[tuple[int, int, str]], result: Result
 ) -> None:
-    """Every hole is recorded and no other; one in which nobody traded may count as missing."""
+    """Every minute that lacks is recorded and no other; where nobody traded it may be missing."""
+    got, want = _minutes(stored), _minutes(true)
     result.compared["holes"] += len(true)
-    for low, high, state in {*true} - {*stored}:
-        is_careful = state == "no_trades" and (low, high, "missing") in stored
-        result.unlike("hole", "no_trades recorded as missing" if is_careful else "", (low, high))
-    for low, high, state in {*stored} - {*true}:
-        if state != "missing" or (low, high, "no_trades") not in true:
-            result.unlike("hole recorded", "", (low, high, state))
+    result.compared["minutes that lack"] += len(want)
+    for at_ms, state in want.items():
+        if got.get(at_ms) != state:
+            is_careful = (state, got.get(at_ms)) == ("no_trades", "missing")
+            reason = "no_trades recorded as missing" if is_careful else ""
+            result.unlike("minute that lacks", reason, (at_ms, state, got.get(at_ms)))
+    for at_ms in got.keys() - want.keys():
+        result.unlike("minute recorded as lacking", "", (at_ms, got[at_ms]))
+
+
+def _minutes(holes: list[tuple[int, int, str]]) -> dict[int, str]:
+    """Return the state of each minute inside some holes."""
+    return {at_ms: state for low, high, state in holes for at_ms in range(low, high, MINUTE_MS)}
 
 
 def _where(got: Candles, true: Candles) -> str:
