@@ -20,7 +20,7 @@ from tests.whole_world import BOT_FAULTS, CALM_MS, LATE_MAX_MS, Whole
 WEEK = {  # how often each kind of deed is done
     "bad weather": 28, "exchange down": 4, "disk full": 3, "clock ahead": 2, "clock behind": 2,
     "reader holds": 3, "kill": 7, "kill twice": 2, "exchange's clock off": 28,
-    "phone troubled": 35, "edit": 3, "bad edit": 3, "guards edited": 1,
+    "phone troubled": 14, "edit": 3, "bad edit": 3, "guards edited": 1,
     "late candles": 60, "revised candle": 60,
 }  # fmt: skip
 QUARTER = {
@@ -54,7 +54,18 @@ class Chaos:
         self._last_ms = world.end_ms - CALM_MS
         self._reader: Database | None = None
         self._events: list[Event] = []
-        states: dict[str, tuple[float, Deed, Deed]] = {  # hours at most, begin, end
+        states, deeds = self._states(), self._deeds()
+        for kind, n in counts.items():
+            if kind in states:
+                self._plan_states(kind, n, *states[kind])
+            elif kind in deeds:
+                self._plan(kind, n, deeds[kind])
+        at_ms = self._last_ms - (self._last_ms - self._first_ms) // 6
+        self._at(at_ms, "guards edited", self._edit_guards)
+
+    def _states(self) -> dict[str, tuple[float, Deed, Deed]]:
+        """Return what lasts: hours at most, its begin and its end."""
+        return {
             "bad weather": (1.5, partial(self._weather, True), partial(self._weather, False)),
             "exchange down": (0.7, partial(self._down, True), partial(self._down, False)),
             "disk full": (1.0, partial(self._set, "disk_full", 1), self._room),
@@ -62,7 +73,10 @@ class Chaos:
             "clock behind": (4.0, partial(self._set, "wall_offset_ms", -OFF_MS), self._on_time),
             "reader holds": (5.0, self._hold, self._release),
         }
-        deeds: dict[str, Deed] = {
+
+    def _deeds(self) -> dict[str, Deed]:
+        """Return what is done at an instant."""
+        return {
             "kill": self._kill,
             "kill twice": self._kill_twice,
             "exchange's clock off": self._skew,
@@ -72,13 +86,6 @@ class Chaos:
             "late candles": self._late,
             "revised candle": self._revise,
         }
-        for kind, n in counts.items():
-            if kind in states:
-                self._plan_states(kind, n, *states[kind])
-            elif kind in deeds:
-                self._plan(kind, n, deeds[kind])
-        at_ms = self._last_ms - (self._last_ms - self._first_ms) // 6
-        self._at(at_ms, "guards edited", self._edit_guards)
 
     def _at(self, at_ms: int, kind: str, deed: Deed) -> None:
         def counted() -> None:

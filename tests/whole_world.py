@@ -278,30 +278,32 @@ def _prepared(
 ) -> Path:
     """Import and scan what lies before `split_ms`."""
     server.now_ms = lambda: shared["market_ms"]
-    telegram = {
-        "enabled": True, "bot_token": CANARY, "chat_id": 42, "api_base": bot.base, "send": "all",
-    }  # fmt: skip
-    path = write_config(
-        folder,
-        exchange={
-            "id": "bitget", "rate_limit_ms": 20, "ccxt": {**server.ccxt(), "timeout": 500},
-        },
-        backfill={"start_date": str(datetime.fromtimestamp(first_ms / 1000, UTC).date())},
-        notify={"console": False, "digest_hour": 18, "telegram": telegram},
-        **SETTINGS,
-    )  # fmt: skip
+    path = _configured(folder, server, bot, first_ms=first_ms)
+    history = folder.parent / "history"
     for symbol, bars in server.truth.items():
-        candle_files.write(
-            folder.parent / "history" / candle_files.name_of(symbol, "1m"), part(bars, 0, split_ms)
-        )
+        candle_files.write(history / candle_files.name_of(symbol, "1m"), part(bars, 0, split_ms))
     app = opened(path)
     sync.refresh_markets(app, now_ms=split_ms)
-    files.import_files(app, [folder.parent / "history"], origin="bitget")
+    files.import_files(app, [history], origin="bitget")
     with app.db.write():
         for symbol, settled in funding.items():
-            market_stats.store_funding(
-                app.db, "bitget", symbol, [one for one in settled if one.ts_ms < split_ms]
-            )
+            known = [one for one in settled if one.ts_ms < split_ms]
+            market_stats.store_funding(app.db, "bitget", symbol, known)
     retro.retro_scan(app, start_ms=first_ms, end_ms=split_ms, workers=1)
     app.close()
     return path
+
+
+def _configured(folder: Path, server: BitgetServer, bot: Bot, *, first_ms: int) -> Path:
+    """Write the settings."""
+    telegram = {
+        "enabled": True, "bot_token": CANARY, "chat_id": 42, "api_base": bot.base, "send": "all",
+    }  # fmt: skip
+    client = {**server.ccxt(), "timeout": 500}
+    return write_config(
+        folder,
+        exchange={"id": "bitget", "rate_limit_ms": 20, "ccxt": client},
+        backfill={"start_date": str(datetime.fromtimestamp(first_ms / 1000, UTC).date())},
+        notify={"console": False, "digest_hour": 18, "telegram": telegram},
+        **SETTINGS,
+    )
