@@ -214,7 +214,11 @@ def _deliveries(
 ) -> None:
     """A row is delivered as its twin, but where lateness touched it or one the guards remember."""
     touched: dict[str, int] = {}
-    unlike_ms = 0
+    lacking_ms = {  # where the group was without one of its rows
+        (mine or true or {})["decided_ms"]
+        for _, mine, true in pairs(ours, theirs)
+        if not (mine and true) or (mine["delivery_reason"] == "late" and _way(mine) != _way(true))
+    }
     for identity, mine, true in pairs(ours, theirs):
         row = mine or true or {}
         at_ms, symbol = row["decided_ms"], row["symbol"]
@@ -224,8 +228,9 @@ def _deliveries(
         if mine and true and _way(mine) == _way(true):
             continue
         is_felt = at_ms - touched.get(symbol, 0) <= COOLDOWN_MINUTES * MINUTE_MS
-        is_felt |= at_ms == unlike_ms
-        touched[symbol], unlike_ms = at_ms, at_ms
+        is_felt |= at_ms in lacking_ms
+        touched[symbol] = at_ms
+        lacking_ms.add(at_ms)
         if mine and true:
             reasons = {
                 "late": mine["delivery_reason"] == "late",
