@@ -119,6 +119,9 @@ def settle_home(app: App, *, take_over: bool) -> bool:
     """
     operation.end_leases(app.db)
     operation.wake_channels(app.db)
+    tick = operation.clock_row(app.db)
+    if tick is not None and tick[1] > wall_ms():
+        operation.void_waits(app.db, wall_ms=wall_ms())
     here = f"{platform.node()}:{app.db.path.resolve()}"
     known = operation.label_of(app.db, "home")
     if take_over or not known:

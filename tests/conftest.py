@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
@@ -15,15 +15,16 @@ settings.load_profile("untimed")
 _UNSAID_MINUTES = 0.5
 
 
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """Undo what a command run in this process did to logging."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, bool | None, bool | None]:
+    """Undo what commands run in this process, by a test or for its fixtures, did to logging."""
     root, ours = logging.getLogger(), logging.getLogger("trader")
     handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
+    done = yield
     root.handlers[:] = handlers
     root.setLevel(levels[0])
     ours.setLevel(levels[1])
+    return done
 
 
 @pytest.hookimpl(trylast=True)

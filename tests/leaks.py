@@ -241,7 +241,7 @@ def entries_chosen_by_their_fill(patch: Patch) -> None:
             if columns["opened_ts_ms"] or candidate.plan.side not in filled:
                 yield candidate, columns
 
-    wrapped(patch, retro, "_candidates", chosen)
+    wrapped(patch, retro, "with_fates", chosen)
 
 
 def labels_of_the_bar_before(patch: Patch) -> None:

@@ -237,6 +237,30 @@ def test_a_candle_that_comes_after_its_hole_was_settled_repairs_it(
         assert same(stored(app, A, timeframe), bars)
 
 
+@pytest.mark.parametrize("witness", [True, False], ids=["no_trades", "missing"])
+def test_a_candle_that_comes_after_its_hole_was_settled_marks_who_went_by_the_hole(
+    tmp_path: Path, *, witness: bool
+) -> None:
+    """Decisions and exits took it that nobody traded, or that it is lost: a revision."""
+    truth = dict(TRUTH) if witness else {A: TRUTH[A]}
+    app, exchange, clock = engine(tmp_path, truth)
+    exchange.hidden = {(A, minute(2))}
+    cycle(app, clock, *range(1, 20))
+    strategy = record_strategy(app.db, app.config, now_ms=0)
+    mine = {"exchange": "bitget", "symbol": A, "opened_ts_ms": None, "closed_ts_ms": None}
+    older = add(app.db, strategy, 1.0, **mine, p0_ms=minute(1))
+    add(app.db, strategy, 2.0, **{**mine, "closed_ts_ms": minute(2)}, p0_ms=minute(1))
+    add(app.db, strategy, 3.0, **mine, p0_ms=minute(3))
+    add(app.db, strategy, 4.0, **mine, p0_ms=minute(59))
+    exchange.hidden = {(A, minute(60))}
+    cycle(app, clock, *range(20, 63))
+    assert gap_states(app, A) == [(minute(60), minute(61), "unknown")]
+    exchange.hidden = set()
+    cycle(app, clock, 63)  # before anybody went by it
+    assert gap_states(app, A) == []
+    assert app.db.rows("SELECT id FROM signals WHERE data_revised = 1") == [(older,)]
+
+
 def test_an_empty_page_confirms_nothing_younger_than_ten_minutes(tmp_path: Path) -> None:
     """While the exchange shows nothing the checkpoint trails by ten minutes, then all is there."""
     app, exchange, clock = engine(tmp_path)

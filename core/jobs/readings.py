@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
 from core.app import App
 from core.candle_law import holes_in
-from core.domain import Candles, Series
+from core.domain import Candles, Ints, Series
 from core.errors import ExchangeError
 from core.exchange import Exchange
 from core.jobs.fetching import Want, final_candles
@@ -24,16 +26,33 @@ _LONGEST_WAIT_MS = 16 * MINUTE_MS
 
 
 def write_bars(app: App, series: Series, bars: Candles) -> int:
-    """Store bars and mark the signals that had used one of other values; returns new bars."""
+    """Store bars and mark the signals that had used one of other values; returns new bars.
+
+    Or that had gone by a settled hole which one of them fills.
+    """
+    filling_ms = _filling(app.db, series, bars)
     written = store.upsert_candles(app.db, series, bars)
-    if len(written.revised_ms):
-        first, last = int(written.revised_ms[0]), int(written.revised_ms[-1])
+    changed_ms = np.union1d(written.revised_ms, filling_ms)
+    if len(changed_ms):
+        first, last = int(changed_ms[0]), int(changed_ms[-1])
         app.db.run(
             "UPDATE signals SET data_revised = 1 WHERE exchange = ? AND symbol = ?"
             " AND p0_ms <= ? AND (closed_ts_ms IS NULL OR closed_ts_ms > ?)",
             (series.exchange, series.symbol, last, first),
         )
     return written.n_new
+
+
+def _filling(db: Database, series: Series, bars: Candles) -> Ints:
+    """Return the opens of bars that lie in settled holes, in time order."""
+    opens_ms = bars.ts_ms
+    inside = np.zeros(len(opens_ms), np.bool_)
+    span = (int(opens_ms[0]), int(opens_ms[-1]) + 1) if len(opens_ms) else (0, 0)
+    for gap in gap_store.gaps_between(db, series, start_ms=span[0], end_ms=span[1]):
+        if gap.state != "unknown":
+            low, high = np.searchsorted(opens_ms, (gap.start_ms, gap.end_ms))
+            inside[low:high] = True
+    return opens_ms[inside]
 
 
 def record_holes(

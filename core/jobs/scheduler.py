@@ -6,8 +6,10 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from core.app import App, wall_ms
 from core.cadence import PIPELINE, WEEKLY
@@ -23,12 +25,16 @@ from core.notify import Sinks, sinks_of
 from core.store import operation
 from core.store.db import open_database
 
+if TYPE_CHECKING:
+    from apscheduler.schedulers.background import BackgroundScheduler
+
 log = logging.getLogger("trader.scheduler")
 
 _DAY_MS = 86_400_000
 _N_THREADS = 4  # a look, the outbox, the upkeep, and one for whoever finds a look at work
 _REPLAY_LOOK_S = 60.0  # a replay's minutes pass in milliseconds: it is looked at without a pause
 _DAILY_LIMIT_S = 1800.0
+_STAND_BY_S, _LEAP_S = 1.0, 1.0  # how often the machine's clock is looked at, for which leap
 _END_S = 3.0  # for the weekly child and the last messages
 
 
@@ -56,10 +62,14 @@ class Sending:
         self._app = beside(app)
         self._sinks: Sinks = sinks_of(app.config)
         self._turn = threading.Lock()
+        self._off_s = time.time() - time.monotonic()
 
     def round(self) -> None:
-        """Send what waits."""
+        """Send what waits; where the machine's clock was set back, all of it."""
         with self._turn:
+            before_s, self._off_s = self._off_s, time.time() - time.monotonic()
+            if self._off_s < before_s - _LEAP_S:
+                operation.void_waits(self._app.db, wall_ms=wall_ms())
             if self._app.config is not self._main.config:
                 before, self._app.config = self._app.config, self._main.config
                 self._sinks = sinks_of(self._app.config)
@@ -94,9 +104,6 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     trigger comes first. In a replay the weekly work is part of it, because the market waits; live
     it has its own thread and process.
     """
-    from apscheduler.executors.pool import ThreadPoolExecutor
-    from apscheduler.schedulers.background import BackgroundScheduler
-
     memory.few_arenas()
     _, clock = app.market()
     sync.refresh_markets(app, now_ms=clock.now_ms())
@@ -108,24 +115,14 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     weekly = None if replaying else Weekly(beside(app), stop=stop)
     for_s = _REPLAY_LOOK_S if replaying else every_s
     see = partial(look, app, for_s=for_s, stop=stop, weekly=weekly, life=life, edits=Edits(app))
-    scheduler = BackgroundScheduler(
-        executors={"default": ThreadPoolExecutor(_N_THREADS)},
-        timezone="UTC",
-        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    scheduler = _started(
+        {
+            **dict.fromkeys(PIPELINE, (see, every_s)),
+            **dict.fromkeys(() if replaying else WEEKLY, (see, 30.0)),
+            "notify_closed": (sending.round, 0.5),
+            "db_checkpoint": (partial(upkeep, app), 1800.0),
+        }
     )
-
-    def add(name: str, work: Callable[[], object], seconds: float) -> None:
-        scheduler.add_job(_guarded(name, work), "interval", seconds=seconds, id=name)
-
-    for name in PIPELINE:
-        add(name, see, every_s)
-    for name in () if replaying else WEEKLY:
-        add(name, see, 30)
-    add("notify_closed", sending.round, 0.5)
-    add("db_checkpoint", partial(upkeep, app), 1800)
-    for noisy in ("apscheduler", "apscheduler.executors.default", "apscheduler.scheduler"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    scheduler.start()
     commands.listen(app, beside(app), stop=stop)
     log.info("running %s", ", ".join(sorted(job.id for job in scheduler.get_jobs())))
     life.moved()
@@ -133,7 +130,7 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     if weekly is not None:  # what a replay begins with is imported before it
         building = Bootstrap(app, beside(app), stop=stop, turn=weekly.turn).start()
     try:
-        stop.wait()
+        stand_by(scheduler, stop)
     finally:
         life.stopping()
         scheduler.shutdown(wait=True)
@@ -142,6 +139,38 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
         if weekly is not None and weekly.wait(_END_S):
             weekly.app.db.close()
         sending.close()
+
+
+def _started(cadences: Mapping[str, tuple[Callable[[], object], float]]) -> BackgroundScheduler:
+    """Start the triggers of some work by name, each every so many seconds."""
+    from apscheduler.executors.pool import ThreadPoolExecutor
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    for noisy in ("apscheduler", "apscheduler.executors.default", "apscheduler.scheduler"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    scheduler = BackgroundScheduler(
+        executors={"default": ThreadPoolExecutor(_N_THREADS)},
+        timezone="UTC",
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
+    for name, (work, every_s) in cadences.items():
+        scheduler.add_job(_guarded(name, work), "interval", seconds=every_s, id=name)
+    scheduler.start()
+    return scheduler
+
+
+def stand_by(scheduler: BackgroundScheduler, stop: threading.Event) -> None:
+    """Wait for the end. Where the machine's clock is set back, let the triggers start afresh.
+
+    APScheduler goes by that clock: they would wait until the time before comes again.
+    """
+    off_s = time.time() - time.monotonic()
+    while not stop.wait(_STAND_BY_S):
+        before_s, off_s = off_s, time.time() - time.monotonic()
+        if off_s < before_s - _LEAP_S:
+            log.warning("the machine's clock was set back by %.0f s", before_s - off_s)
+            for job in scheduler.get_jobs():
+                job.modify(next_run_time=datetime.fromtimestamp(time.time(), UTC))
 
 
 def look(

@@ -271,6 +271,13 @@ def wake_channels(db: Database) -> None:
                 hurry_messages(db, channel, wall_ms=0)
 
 
+def void_waits(db: Database, *, wall_ms: int) -> None:
+    """Let all that waits be tried now: it was to wait by a clock that has been set back since."""
+    with db.write():
+        db.run("UPDATE outbox SET next_wall_ms = ?1 WHERE next_wall_ms > ?1", (wall_ms,))
+        db.run("DELETE FROM labels WHERE name LIKE 'rest:%'")
+
+
 def outbox_counts(db: Database) -> dict[str, int]:
     """Return how many messages are in each state."""
     return dict(db.rows("SELECT state, count(*) FROM outbox GROUP BY state"))
