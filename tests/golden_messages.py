@@ -71,7 +71,7 @@ def _calls() -> dict[str, str]:
         ),
         "new_paper": call(row(**PAPER), now=NOW, latest=63_900.0),
         "new_ungated": call(row(**short), small, latest=0.01221),
-        "expired_meanwhile": messages.expired_meanwhile(row(), LOOK),
+        "too_late": messages.too_late(row(), LOOK),
     }
 
 

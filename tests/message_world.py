@@ -60,6 +60,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "position_notional": 10666.67,
         "liquidation": 32320.0,
         "cost_r": 0.081,
+        "actionable_ms": DECIDED + 2 * 60_000,
         "valid_until_ms": DECIDED + 6 * HOUR_MS,
         "rationale": "Impulse of 5.2 ATR, entry at the 0.618 retracement above the AVWAP",
         "ml_p": 0.61,
@@ -149,7 +150,7 @@ def of_all(one: dict[str, Any], *, banner: str = "", decimals: int = 1) -> dict[
         messages.stop_moved,
         messages.expired,
         messages.cancelled,
-        messages.expired_meanwhile,
+        messages.too_late,
         answers.signal,
     )
     texts = {make.__name__: make(one, look) for make in simple}

@@ -313,7 +313,7 @@ def store_signal(db: Database) -> dict[str, Any]:
     return values
 
 
-def test_a_call_past_its_time_is_told_as_expired(db: Database, bot: Bot) -> None:
+def test_a_call_past_its_time_is_told_as_too_late(db: Database, bot: Bot) -> None:
     """By market time: at `expires_ms` it is a call, one ms later it is history, and reported so."""
     valid_ms = store_signal(db)["valid_until_ms"]
     set_label(db, "banner", "GENERATED MARKET")
@@ -322,11 +322,11 @@ def test_a_call_past_its_time_is_told_as_expired(db: Database, bot: Bot) -> None
     sink = telegram(bot.base)
     in_time = one_round(db, sink, market_ms=valid_ms, n=1)
     late = one_round(db, sink, market_ms=valid_ms + 1)
-    assert [one.as_expired for one in in_time.accepted + late.accepted] == [False, True]
+    assert [one.is_too_late for one in in_time.accepted + late.accepted] == [False, True]
     assert [one.signal_id for one in late.accepted] == [123]
     call, history = (plain(payload["text"]) for payload in bot.accepted)
     assert call == "a call"
-    assert history.startswith("GENERATED MARKET\nEXPIRED MEANWHILE LONG BTC/USDT:USDT\n#S123 ")
+    assert history.startswith("GENERATED MARKET\nTOO LATE LONG BTC/USDT:USDT\n#S123 ")
     assert "SIGNAL" not in history
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.app import App
+from core.app import App, wall_ms
 from core.domain import Candles, Market, Series
 from core.execution import Event
-from core.jobs import tell
+from core.jobs import run, tell
 from core.messages import plain
+from core.notify.sinks import ConsoleSink
+from core.store import operation
 from core.store.candles import upsert_candles
 from core.store.markets import upsert_markets
 from core.store.signals import signal_of
@@ -69,6 +72,29 @@ def test_the_last_price_worth_entering_is_on_the_tick_and_beyond_no_limit(app: A
     assert scored == pytest.approx(np.floor(fair / 0.05) * 0.05)
     tell.queue_new_signals(app, [bare | {"ml_p": 0.6, "ev_pct": None}], now_ms=DECIDED)
     assert f"No entry above {scored:.2f}" in texts(app)[0]
+
+
+@pytest.mark.parametrize(("after_ms", "delivery"), [(0, ("LIVE", "")), (1, ("DIGEST", "late"))])
+def test_what_its_channel_takes_after_the_order_counts_was_never_a_call(
+    app: App, after_ms: int, delivery: tuple[str, str]
+) -> None:
+    """At `actionable_ms` it is a call with all that follows; a millisecond later it is history."""
+    row = told(app, delivery="LIVE", delivery_reason="")
+    tell.queue_new_signals(app, [row], now_ms=DECIDED)
+    tell.queue_events(app, row, [Event(kind="filled", at_ms=DECIDED + HOUR_MS, price=100.0)])
+    with app.db.write():
+        at_ms = row["actionable_ms"] + after_ms
+        operation.write_clock(app.db, market_ms=at_ms, wall_ms=wall_ms(), speed=60.0)
+    said = io.StringIO()
+    run.deliver_waiting(app, {"console": ConsoleSink(said)})
+    assert ("No entry above" in said.getvalue(), "TOO LATE" in said.getvalue()) == (
+        (after_ms == 0, after_ms > 0)
+    )
+    run.deliver_waiting(app, {"console": ConsoleSink(said)})
+    assert ("FILLED" in said.getvalue()) == (after_ms == 0)
+    found = signal_of(app.db, row["id"])
+    assert found is not None
+    assert (found["delivery"], found["delivery_reason"]) == delivery
 
 
 def test_a_closed_message_carries_the_record_up_to_it(app: App) -> None:

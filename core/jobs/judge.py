@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from core.app import App
@@ -71,16 +71,18 @@ class Judge:
         cutoff_ms = None if first is None else first.cutoff_before(decided_ms)
         if first is None or cutoff_ms is None:
             return None
-        name = f"{first.id}@{cutoff_ms}"
-        if name not in self.loaded:
-            self.loaded[name] = first.at(cutoff_ms)
-        return self.loaded[name]
+        return self._read(f"{first.id}@{cutoff_ms}", lambda _: first.at(cutoff_ms))
 
     def _named(self, name: str) -> Bundle | None:
-        """Return a bundle of the past, read once; None where it is gone."""
+        """Return a bundle of the past, or None where it is gone."""
+        strategy = self.app.strategy
+        return self._read(name, lambda n: load_bundle(self.app.models_dir, n, strategy=strategy))
+
+    def _read(self, name: str, read: Callable[[str], Bundle]) -> Bundle | None:
+        """Return what is read, once; None where it cannot be."""
         if name not in self.loaded:
             try:
-                found = load_bundle(self.app.models_dir, name, strategy=self.app.strategy)
+                found = read(name)
             except ModelError as error:
                 log.warning("%s What it scored then is ungated now.", error)
                 found = None

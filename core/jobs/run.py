@@ -27,7 +27,6 @@ from core.jobs.weekly import Weekly, run_step
 from core.notify import Sinks, send_waiting, sinks_of
 from core.notify.deadman import sign_of_life
 from core.store import operation
-from core.store import signals as signal_store
 from core.timeframe import MINUTE_MS, floor_ms
 
 log = logging.getLogger("trader.run")
@@ -192,20 +191,20 @@ def deliver_waiting(app: App, sinks: Sinks) -> int:
     """Send what waits in the outbox; returns how many messages were accepted."""
     if app.muted:
         return 0
-    row = operation.clock_row(app.db)
-    market_ms = row[0] if row else wall_ms()
-    report = send_waiting(app.db, app.config, sinks, wall_ms=wall_ms(), market_ms=market_ms, n=200)
+    now_ms = wall_ms()
+    market_ms = _market_ms(app, wall_now_ms=now_ms)
+    report = send_waiting(app.db, app.config, sinks, wall_ms=now_ms, market_ms=market_ms, n=200)
     for channel, why in report.closed.items():
         log.error("%s takes no messages until you act: %s", channel, why)
     if report.n_dead:
         log.error("%d messages were given up; see db_inspect.py", report.n_dead)
-    late = {
-        told.signal_id
-        for told in report.accepted
-        if told.kind == "new_signal" and told.as_expired and told.signal_id is not None
-    }
-    if late:
-        with app.db.write():
-            for number in late:
-                signal_store.mark_late(app.db, number)
     return report.n_sent
+
+
+def _market_ms(app: App, *, wall_now_ms: int) -> int:
+    """Return market time as the last tick tells it; a replay's market waits for what is sent."""
+    row = operation.clock_row(app.db)
+    if row is None:
+        return wall_now_ms
+    market_ms, tick_wall_ms, speed = row
+    return market_ms + max(0, wall_now_ms - tick_wall_ms) if speed == 1.0 else market_ms

@@ -114,7 +114,16 @@ def run_forever(app: App, *, stop: threading.Event) -> None:
     sending, life = Sending(app), Life(app)
     weekly = None if replaying else Weekly(beside(app), stop=stop)
     for_s = _REPLAY_LOOK_S if replaying else every_s
-    see = partial(look, app, for_s=for_s, stop=stop, weekly=weekly, life=life, edits=Edits(app))
+    see = partial(
+        look,
+        app,
+        for_s=for_s,
+        stop=stop,
+        weekly=weekly,
+        life=life,
+        edits=Edits(app),
+        sending=sending if replaying else None,
+    )
     scheduler = _started(
         {
             **dict.fromkeys(PIPELINE, (see, every_s)),
@@ -181,9 +190,11 @@ def look(
     weekly: Weekly | None,
     life: Life,
     edits: Edits,
+    sending: Sending | None = None,
 ) -> None:
     """Keep running what is due for some wall seconds: in a fast replay minutes pass meanwhile.
 
+    `sending` is for a replay, whose market waits for what is sent.
     One look at a time: whoever comes while it lasts has nothing to do.
     """
     if not app.looking.acquire(blocking=False):
@@ -195,6 +206,8 @@ def look(
             with recorded(app, "look", due_ms=wall_ms(), limit_s=math.inf, is_rare=True):
                 edits.look()
                 wait_s = _looked(app, stop=stop, weekly=weekly, life=life)
+            if sending is not None:
+                sending.round()
             if wait_s is None or time.monotonic() + wait_s >= deadline_s:
                 memory.give_back()
                 return

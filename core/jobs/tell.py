@@ -78,7 +78,7 @@ def queue_new_signals(app: App, rows: Sequence[Mapping[str, Any]], *, now_ms: in
             signal_id=row["id"],
             silent=row["delivery"] == "PAPER",
         )
-        _queue(app, message, now_ms=now_ms, expires_ms=row["valid_until_ms"])
+        _queue(app, message, now_ms=now_ms, expires_ms=row["actionable_ms"])
 
 
 def queue_events(app: App, row: Mapping[str, Any], happened: Sequence[Event]) -> None:

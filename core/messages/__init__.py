@@ -6,7 +6,7 @@ LIVE row is called SIGNAL and has the green mark.
 """
 
 from core.messages import answers
-from core.messages.call import NO_EDGE, PriceNow, expired_meanwhile, new_signal
+from core.messages.call import NO_EDGE, PriceNow, new_signal, too_late
 from core.messages.changes import state_changed, weekly_work
 from core.messages.digest import Day, Standing, digest
 from core.messages.events import cancelled, closed, expired, filled, stop_moved, tp1
@@ -37,7 +37,6 @@ __all__ = [
     "decimals_of",
     "digest",
     "expired",
-    "expired_meanwhile",
     "filled",
     "health_lines",
     "lift_lines",
@@ -48,6 +47,7 @@ __all__ = [
     "state_changed",
     "stop_moved",
     "streak_lines",
+    "too_late",
     "tp1",
     "weekly_summary",
     "weekly_work",

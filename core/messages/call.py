@@ -84,13 +84,16 @@ def _title(row: Row, live: bool) -> list[str]:
     return [f"{GREEN} <b>SIGNAL</b>", f"<b>{pair(row)}</b>"]
 
 
-def expired_meanwhile(row: Row, look: Look) -> str:
-    """Return what is said instead of a call that could not be delivered while it was valid."""
+def too_late(row: Row, look: Look) -> str:
+    """Return what is said instead of a call that could not be delivered in time to act on."""
     lines = [
-        f"Valid until {when(row['valid_until_ms'], look.zone)}",
-        *wrapped("It could not be delivered in time. This is no call; there is nothing to do."),
+        f"Was to be told by {when(row['actionable_ms'], look.zone)}",
+        *wrapped(
+            "It could not be delivered in time. This is no call; there is nothing to do."
+            " It is followed in the books, as late."
+        ),
     ]
-    return event("EXPIRED MEANWHILE", row, lines, look)
+    return event("TOO LATE", row, lines, look)
 
 
 def after_tp1(row: Row, look: Look, execution: Execution) -> list[str]:

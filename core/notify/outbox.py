@@ -38,7 +38,7 @@ from core.store.operation import (
     update_message,
     waiting_messages,
 )
-from core.store.signals import signal_of
+from core.store.signals import mark_late, signal_of
 
 REPEAT = "(possible repeat)"
 _ANY_TIME = 1 << 62
@@ -50,12 +50,12 @@ _BACKOFF_MAX_S = 300
 
 
 class Accepted(NamedTuple):
-    """A message a channel has taken; `as_expired` when it was no longer a call by then."""
+    """A message a channel has taken; `is_too_late` when it was no call any more by then."""
 
     channel: str
     kind: str
     signal_id: int | None
-    as_expired: bool
+    is_too_late: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,7 +144,7 @@ def send_waiting(
     To be called outside a transaction, by any number of processes. Each attempt is committed before
     it is made, with a lease: a row in `sending` whose lease is over was left by a crash, and is in
     doubt. None is started after `budget_s`. A message past its `expires_ms` at `market_ms` is told
-    as expired instead.
+    as too late instead.
     """
     start_s = monotonic()
     this = _Round(
@@ -200,17 +200,21 @@ def _attempt(this: _Round, channel: str, sink: Sink, row: Mapping[str, Any]) -> 
         sent = sink.send(text, silent=bool(row["silent"]), reply_to=thread)
     except ChannelError as error:
         return _settle(this, channel, row, error, repeated=text.startswith(REPEAT))
-    _accepted(this, channel, row, sent.message_id)
+    _accepted(this, channel, row, sent.message_id, is_late=is_old)
     this.report.accepted.append(Accepted(channel, row["kind"], row["signal_id"], is_old))
     return True
 
 
-def _accepted(this: _Round, channel: str, row: Mapping[str, Any], message_id: str | None) -> None:
+def _accepted(
+    this: _Round, channel: str, row: Mapping[str, Any], message_id: str | None, *, is_late: bool
+) -> None:
     """Write down that a message was taken: so the channel is well, and others may hurry."""
     now_ms = this.wall_now_ms()
     with this.db.write():
         changes = {"sent_id": message_id, "sent_wall_ms": now_ms, "last_error": None}
         update_message(this.db, row["id"], {"state": "sent", "lease_wall_ms": 0, **changes})
+        if is_late:
+            mark_late(this.db, row["signal_id"])
         hurry_messages(this.db, channel, wall_ms=now_ms + _SOON_MS)
         if rest_of(this.db, channel)[0]:
             rest_channel(this.db, channel, until_wall_ms=0, reason="")
@@ -262,7 +266,7 @@ def _text_now(this: _Round, row: Mapping[str, Any], *, doubtful: bool) -> tuple[
     if signal is not None:
         zone = ZoneInfo(this.config.app.timezone)
         look = messages.Look(zone=zone, banner=label_of(this.db, "banner"))
-        text = messages.expired_meanwhile(signal, look)
+        text = messages.too_late(signal, look)
     return (f"{REPEAT}\n{text}" if doubtful else text), signal is not None
 
 

@@ -230,11 +230,17 @@ def update_signal(db: Database, number: int, changes: Mapping[str, Any]) -> None
 
 
 def mark_late(db: Database, number: int) -> None:
-    """Say that a row was accepted by its channel too late to act on: never delivered live."""
+    """Say that a row was accepted by its channel too late to act on: never delivered live.
+
+    What was to be told of it after its call is not told: there is no call to answer.
+    """
     db.run(
         "UPDATE signals SET delivery = 'DIGEST', delivery_reason = 'late' WHERE id = ?"
         " AND delivery IN ('LIVE', 'PAPER')",
         (number,),
+    )
+    db.run(
+        "DELETE FROM outbox WHERE signal_id = ? AND state = 'pending' AND attempts = 0", (number,)
     )
 
 
