@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proof.claim import Cases, Claim, Subject
+from proof.claims_adverse import ADVERSE, INPUT, UPGRADES
 from proof.claims_figures import MEASURED
 from proof.claims_statistics import STATISTICS
 from proof.claims_working import DASHBOARD, DATA, DELIVERY, RELIABILITY
@@ -165,6 +166,9 @@ SUBJECTS = (
     EXECUTION,
     STATISTICS,
     RELIABILITY,
+    ADVERSE,
+    INPUT,
+    UPGRADES,
     DATA,
     DELIVERY,
     *MEASURED,

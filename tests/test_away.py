@@ -15,7 +15,7 @@ from tests.replay_world import market, prepared, signals
 TIMEFRAMES = ("1m", "15m", "1h", "4h", "1d")
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=1)
 def test_three_days_away_change_only_what_is_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

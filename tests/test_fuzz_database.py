@@ -65,7 +65,7 @@ def run(folder: Path, command: tuple[str, ...], capsys: Capture) -> str:
     assert "Traceback" not in said
     refusal = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(refusal) <= 1
-    assert all(len(line) < LONGEST_LINE for line in refusal)
+    assert all(len(line) < LONGEST_LINE for line in refusal), refusal
     return refusal[0] if refusal else ""
 
 

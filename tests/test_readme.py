@@ -323,7 +323,7 @@ def test_the_first_steps_of_the_readme(tmp_path: Path) -> None:
         check_shown(one, ["10 symbols, history from", "schema "])
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=3)
 def test_the_whole_readme(tmp_path: Path) -> None:
     """Everything that it shows, from the empty folder to the moved engine and the demo."""
     truth = market(2, 75, 9)

@@ -283,7 +283,7 @@ def test_only_the_days_asked_for_are_decided_again(app: App) -> None:
     assert 0 < few <= stored < many
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=2)
 def test_what_a_model_said_is_said_again(tmp_path: Path) -> None:
     """Scores, reasons and verdicts of two models' times, in a replay that learns on its way."""
     world = learning_world(tmp_path / "start", n_symbols=2, days=78, replay_days=8)

@@ -82,13 +82,14 @@ def test_a_bad_quarter_of_a_day_leaves_the_truth(tmp_path: Path) -> None:
     assert result.compared["signals"] >= 1
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=4)
 def test_a_bad_week_leaves_the_truth(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """Seven days with all of it."""
     done, result, said = lived(tmp_path, days=7, counts=WEEK, seed=6, budget_s=240)
     print(said)  # noqa: T201
+    record_property("compared", json.dumps(dict(result.compared)))
     record_property("differed", json.dumps(dict(result.differed)))
     assert result.unexplained == [], said
     assert len(done["answers spoilt"]) >= 20

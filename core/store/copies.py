@@ -82,11 +82,11 @@ def want_whole(path: Path) -> None:
     """Raise StoreError unless a copy passes SQLite's integrity check."""
     with open_reader(path) as copy:
         try:
-            said = str(copy.value("PRAGMA integrity_check"))
+            said = " ".join(str(copy.value("PRAGMA integrity_check")).split())
         except apsw.Error as error:
             said = str(error)
     if said != "ok":
-        raise StoreError(f"backup {path} is damaged: {said};", remedy="check the disk")
+        raise StoreError(f"backup {path} is damaged: {said[:200]};", remedy="check the disk")
 
 
 def drop_oldest(folder: Path, pattern: str, *, keep: int) -> int:
