@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from core.store.models import insert_bundle, update_bundle
 from core.store.operation import set_label
 from core.views.bundle import calibration_text, importance_figure, reliability_figure
 from core.views.columns import numbers
-from core.views.evidence import basis_text, proof_text, weeks_to_proof
+from core.views.evidence import basis_text
 from core.views.results import trades_of
 from core.views.words import band_text, reasons, span, why_of
 from tests.seed_database import Seeded, seed
@@ -130,14 +129,17 @@ def test_a_meter_is_grey_while_its_interval_holds_zero(tmp_path: Path) -> None:
     assert colours == [(True, False), (True, True)]
 
 
-def test_proof_takes_less_time_for_a_larger_mean_and_never_for_none() -> None:
-    """Weeks fall with the mean, rise with the error, and are none once it is seen."""
-    weeks = [weeks_to_proof(mean, 0.1, 20) for mean in (0.05, 0.1, 0.2, 0.5)]
-    assert weeks == sorted(weeks, reverse=True)
-    assert weeks[-1] == 0.0
-    assert math.isinf(weeks_to_proof(0.0, 0.1, 20))
-    assert weeks_to_proof(-0.1, 0.1, 20) == weeks_to_proof(0.1, 0.1, 20)
-    assert "Too early" in proof_text(None)
+def test_without_a_daily_look_the_time_to_proof_is_the_same_estimate(tmp_path: Path) -> None:
+    """The sentence is that of `proof_time` over the same trades; too few weeks say so."""
+    db, strategy = tiny(tmp_path / "market.db", n_days=200)
+    for week in range(20):
+        row = won(0.6) if week % 2 else {"r_multiple": -0.4, "gross_r": -0.3}
+        add(db, strategy, 7 * week + 1, **row)
+    db.close()
+    assert "net +0.1" in views.meter(tmp_path / "market.db").proof
+    assert "28 weeks" in views.meter(tmp_path / "market.db").proof
+    tiny(tmp_path / "empty.db", n_days=200)[0].close()
+    assert "Too early" in views.meter(tmp_path / "empty.db").proof
 
 
 def test_curves_of_live_and_retro_are_apart_and_whole(seeded: Seeded) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 
 from core import performance
-from core.bootstrap import LEVEL, SEED
+from core.bootstrap import SEED
 from core.domain import CLOSED
 from core.performance import Metrics
+from core.proof_time import proof_time, sentence
 from core.splits import matures_ms
 from core.store import Database
 from core.store.models import bundles
@@ -26,10 +25,6 @@ from core.views.results import trades_of
 from core.views.state import market_now, newest_strategy
 
 WINDOW_DAYS = 365
-MIN_WEEKS = 10  # fewer say too little of how much weeks differ
-_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-_SEEN = NormalDist().inv_cdf(0.90) + NormalDist().inv_cdf(0.80)  # one-sided bound, seen with 80 %
-_MOST_WEEKS = 5200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +54,7 @@ def meter(path: Path, *, strategy: str | None = None) -> Meter:
         name = strategy or newest_strategy(db)
         now_ms = market_now(db)
         if name is None or now_ms is None:
-            return Meter(metrics=None, scored=False, proof=proof_text(None))
+            return Meter(metrics=None, scored=False, proof=sentence(None))
         rows = _passed(db, name, now_ms=now_ms)
         said = _monitored(db, name)
         scored, basis = _basis(db, name)
@@ -67,7 +62,15 @@ def meter(path: Path, *, strategy: str | None = None) -> Meter:
         rows = rows[rows["is_scored"]]
     rng = np.random.default_rng(SEED)
     found = performance.metrics(trades_of(rows), rng) if len(rows) else None
-    return Meter(metrics=found, scored=scored, proof=said or proof_text(found), basis=basis)
+    proof = said or _time_to_proof(rows, now_ms=now_ms)
+    return Meter(metrics=found, scored=scored, proof=proof, basis=basis)
+
+
+def _time_to_proof(rows: pd.DataFrame, *, now_ms: int) -> str:
+    """The same sentence as the daily look's, where there was none yet."""
+    trades = trades_of(rows)
+    arrays = trades.r, trades.decided_ms, trades.closed_ms, trades.symbol
+    return sentence(proof_time(*arrays, until_ms=now_ms))
 
 
 def _basis(db: Database, strategy: str) -> tuple[bool, str]:
@@ -137,31 +140,3 @@ def _monitored(db: Database, strategy: str) -> str:
         return ""
     text = db.value("SELECT figures FROM monitor_figures WHERE strategy_id = ?", (strategy,))
     return str(json.loads(text).get("time_to_proof_sentence") or "") if text else ""
-
-
-def proof_text(found: Metrics | None) -> str:
-    """Return how long until the mean is proved or refuted at the present pace, in a sentence."""
-    if found is None or found.n_weeks < MIN_WEEKS or not math.isfinite(found.mean_r_lo):
-        return f"Too early to say when: the passed trades do not span {MIN_WEEKS} whole weeks."
-    word = "Proof" if found.mean_r > 0 else "Refutation"
-    error = (found.mean_r_hi - found.mean_r_lo) / (2 * _Z)
-    if found.mean_r_lo > 0 or found.mean_r_hi < 0:
-        side = "above" if found.mean_r > 0 else "below"
-        return f"{word}: the {LEVEL:.0%} interval of the mean lies {side} 0."
-    weeks = weeks_to_proof(found.mean_r, error, found.n_weeks)
-    if weeks > _MOST_WEEKS:
-        return "No proof either way in sight: the mean is too close to 0."
-    return f"{word} in about {weeks:.0f} weeks if the mean and the pace stay as seen."
-
-
-def weeks_to_proof(mean: float, error: float, n_weeks: int) -> float:
-    """Return the weeks until a one-sided 90 % bound excludes 0 with a chance of 80 %.
-
-    The standard error falls with the square root of the weeks. inf for a mean of 0.
-
-    >>> weeks_to_proof(0.1, 0.1, 20) > weeks_to_proof(0.2, 0.1, 20) > 0
-    True
-    """
-    if mean == 0:
-        return math.inf
-    return max(0.0, n_weeks * ((_SEEN * error / mean) ** 2 - 1))
