@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from proof.claim import Bench, Claim, Figures, Subject
 
-_LATENCY = "the messages of a close are out after 1.4 s for 10 pairs and 6.2 s for 100"
+_LATENCY = "the messages of a close are out after 1.45 s for 10 pairs and 6.28 s for 100"
 _SCAN = (
-    "One pair's five years of minutes at 15m take 1.1 s, followed trades and start-up included"
-    " (2.3 million minutes a second, 1/194 of a bare compiled loop)"
+    "One pair's five years of minutes at 15m take 1.25 s, followed trades and start-up included"
+    " (2.1 million minutes a second, 1/193 of a bare compiled loop)"
 )
 
 SPEED = Subject(
@@ -19,49 +19,49 @@ SPEED = Subject(
             says="From a close of 10 pairs to its messages, 99 of 100 times within",
             by=Bench(name="latency", row="10", column="p99 with waits", at_most=3),
             readme=_LATENCY,
-            quotes="1.4 s",
+            quotes="1.45 s",
         ),
         Claim(
             says="From a close of 100 pairs to its messages, 99 of 100 times within",
             by=Bench(name="latency", row="100", column="p99 with waits", at_most=10),
             readme=_LATENCY,
-            quotes="6.2 s",
+            quotes="6.28 s",
         ),
         Claim(
             says="Memory of the scheduler of 10 pairs with a model in force, at most",
             by=Bench(name="resident", column="most", at_most=260),
-            readme="the process of 10 pairs holds at most 232 MB with a model in force",
-            quotes="232 MB",
+            readme="the process of 10 pairs holds at most 241 MB with a model in force",
+            quotes="241 MB",
         ),
         Claim(
             says="CPU of an ordinary minute of 100 pairs",
             by=Bench(name="cycle", title="100 symbols", row="an ordinary minute", column="CPU"),
-            readme="a minute of 100 pairs costs 0.07 s of CPU",
-            quotes="0.07 s",
+            readme="a minute of 100 pairs costs 0.05 s of CPU",
+            quotes="0.05 s",
         ),
         Claim(
             says="Five years of one pair at 15m, the whole command: time",
             by=Bench(name="scan", row="retro_scan.py 15m, whole command", column="took"),
             readme=_SCAN,
-            quotes="1.1 s",
+            quotes="1.25 s",
         ),
         Claim(
             says="Five years of one pair at 15m, the whole command: minutes a second",
             by=Bench(name="scan", row="retro_scan.py 15m, whole command", column="minutes/s"),
             readme=_SCAN,
-            quotes="2.3 million",
+            quotes="2.1 million",
         ),
         Claim(
             says="Five years of one pair at 15m, the whole command, to a bare compiled loop",
             by=Bench(name="scan", row="retro_scan.py 15m, whole command", column="to the 15m loop"),
             readme=_SCAN,
-            quotes="1/194",
+            quotes="1/193",
         ),
         Claim(
             says="Five years of two pairs at 15m, 1h and 4h on one core: time",
             by=Bench(name="scan", row="retro_scan.py 15m 1h 4h", column="took"),
-            readme="two pairs at 15m, 1h and 4h take 3.1 s on one core",
-            quotes="3.1 s",
+            readme="two pairs at 15m, 1h and 4h take 3.5 s on one core",
+            quotes="3.5 s",
         ),
         Claim(
             says="Share of the permitted request rate that a download uses",

@@ -50,7 +50,7 @@ def fingerprint(root: Path, libraries: Mapping[str, str]) -> str:
     """Return twelve digits that change with any code, setting or library, and not with docs."""
     files = [path for folder in CODE for path in (root / folder).rglob("*") if path.is_file()]
     files += [p for p in root.iterdir() if p.suffix in {".py", ".yaml", ".toml"}]
-    files += [path for path in (root / "proof").glob("record*.py")]
+    files += (root / "proof").glob("record*.py")
     whole = hashlib.sha256(json.dumps(dict(libraries)).encode())
     for path in sorted(files):
         if "__pycache__" not in path.parts:
