@@ -52,20 +52,23 @@ def fail_everywhere(db: Database, bot: Bot) -> list[str]:
 
 
 def capture(filters: list[logging.Filter], act: Callable[[], object]) -> str:
-    """Everything logged, at every level, through one handler."""
+    """Everything logged, at every level, through one handler.
+
+    Filters change a record for the handlers after them, so one without any stands alone.
+    """
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
     for one in filters:
         handler.addFilter(one)
     root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
+    level, others = root.level, root.handlers[:]
+    root.handlers[:] = [*others, handler] if filters else [handler]
     root.setLevel(logging.DEBUG)
     try:
         act()
     finally:
-        root.removeHandler(handler)
+        root.handlers[:] = others
         root.setLevel(level)
     return stream.getvalue()
 
