@@ -16,6 +16,11 @@ class Cases:
     ids: Sequence[str]
 
 
+def tests(*ids: str) -> Cases:
+    """Return the tests of some files, by their ids without the folder."""
+    return Cases(ids=[f"tests/{name}" for name in ids])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """A cell of a table of `python -m benchmarks`: nothing is asserted.
