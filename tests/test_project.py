@@ -89,6 +89,14 @@ def test_nothing_names_a_machine(folder: str) -> None:
         assert not re.search(r"(/home/|/root/|/work/|/Users/)", path.read_text()), path
 
 
+def said_by(code: str) -> str:
+    """What a fresh interpreter prints, which ends well."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
 def test_importing_the_words_is_light() -> None:
     """The settings load without numerical or network libraries beyond numpy."""
     code = (
@@ -96,10 +104,7 @@ def test_importing_the_words_is_light() -> None:
         "heavy = {'pandas', 'numba', 'ccxt', 'xgboost', 'streamlit', 'sklearn'} & set(sys.modules);"
         "print(sorted(heavy))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    assert said_by(code) == "[]"
 
 
 def test_a_retro_scan_loads_no_more_than_it_uses() -> None:
@@ -112,10 +117,7 @@ def test_a_retro_scan_loads_no_more_than_it_uses() -> None:
         "print(sorted(heavy & set(sys.modules)));"
         "import scipy.linalg, cffi"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    assert said_by(code) == "[]"
 
 
 def test_a_score_takes_the_trees_without_the_frames_they_could_come_from() -> None:
@@ -131,10 +133,7 @@ def test_a_score_takes_the_trees_without_the_frames_they_could_come_from() -> No
         "import pandas, sklearn, xgboost;"
         "assert xgboost.DMatrix(pandas.DataFrame(x)).num_row() == 400"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    assert said_by(code) == "[]"
 
 
 class Marked(NamedTuple):

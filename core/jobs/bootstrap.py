@@ -37,9 +37,7 @@ STEPS = ("1 backfill", "2 retro_scan", "3 train", "4 calibrate", "5 tune")
 LOOK_S = 15.0
 RETRY_S = 900.0  # after a step that failed: an exchange that is down, a pair it does not list
 LIMIT_S = 6 * 3600.0  # of a scan of all history
-WAL_MAX_BYTES = (
-    256 << 20
-)  # while a reader holds the WAL, what can wait does not let it grow further
+WAL_MAX_BYTES = 256 << 20  # while a reader holds the WAL, what can wait lets it grow no further
 _WRITE_S = 2.0
 _COUNT = re.compile(r"(\d[\d,]*)/(\d[\d,]*)")
 

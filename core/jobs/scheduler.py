@@ -24,13 +24,13 @@ from core.jobs.weekly import Weekly
 from core.notify import Sinks, sinks_of
 from core.store import operation
 from core.store.db import open_database
+from core.timeframe import DAY_MS
 
 if TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler
 
 log = logging.getLogger("trader.scheduler")
 
-_DAY_MS = 86_400_000
 _N_THREADS = 4  # a look, the outbox, the upkeep, and one for whoever finds a look at work
 _REPLAY_LOOK_S = 60.0  # a replay's minutes pass in milliseconds: it is looked at without a pause
 _DAILY_LIMIT_S = 1800.0
@@ -54,6 +54,19 @@ def beside(app: App) -> App:
     )
 
 
+class SetBack:
+    """Notices when the machine's clock was set back since it was asked last."""
+
+    def __init__(self) -> None:
+        self._off_s = time.time() - time.monotonic()
+
+    def by_s(self) -> float:
+        """Return by how many seconds it was, 0 where it was by less than a leap."""
+        before_s, self._off_s = self._off_s, time.time() - time.monotonic()
+        back_s = before_s - self._off_s
+        return back_s if back_s > _LEAP_S else 0.0
+
+
 class Sending:
     """The outbox's round on a connection of its own: a slow Telegram never holds up the minute."""
 
@@ -62,13 +75,12 @@ class Sending:
         self._app = beside(app)
         self._sinks: Sinks = sinks_of(app.config)
         self._turn = threading.Lock()
-        self._off_s = time.time() - time.monotonic()
+        self._set_back = SetBack()
 
     def round(self) -> None:
         """Send what waits; where the machine's clock was set back, all of it."""
         with self._turn:
-            before_s, self._off_s = self._off_s, time.time() - time.monotonic()
-            if self._off_s < before_s - _LEAP_S:
+            if self._set_back.by_s():
                 operation.void_waits(self._app.db, wall_ms=wall_ms())
             if self._app.config is not self._main.config:
                 before, self._app.config = self._app.config, self._main.config
@@ -173,11 +185,10 @@ def stand_by(scheduler: BackgroundScheduler, stop: threading.Event) -> None:
 
     APScheduler goes by that clock: they would wait until the time before comes again.
     """
-    off_s = time.time() - time.monotonic()
+    clock = SetBack()
     while not stop.wait(_STAND_BY_S):
-        before_s, off_s = off_s, time.time() - time.monotonic()
-        if off_s < before_s - _LEAP_S:
-            log.warning("the machine's clock was set back by %.0f s", before_s - off_s)
+        if back_s := clock.by_s():
+            log.warning("the machine's clock was set back by %.0f s", back_s)
             for job in scheduler.get_jobs():
                 job.modify(next_run_time=datetime.fromtimestamp(time.time(), UTC))
 
@@ -256,7 +267,7 @@ def upkeep(app: App) -> None:
         maintain.want_small_wal(app)
     other = beside(app)
     try:
-        if now_ms - operation.marks(other.db).get("daily_upkeep", 0) < _DAY_MS:
+        if now_ms - operation.marks(other.db).get("daily_upkeep", 0) < DAY_MS:
             return
         with recorded(other, "daily_upkeep", due_ms=now_ms, limit_s=_DAILY_LIMIT_S) as run:
             run.done_ms = now_ms

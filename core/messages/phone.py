@@ -7,7 +7,7 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from decimal import Decimal
@@ -175,9 +175,7 @@ def percent(frac: float) -> str:
 
 def percent_range(low: float | None, high: float | None) -> str:
     """Return an interval of shares, or '' where there is none."""
-    if low is None or high is None or not math.isfinite(low + high):
-        return ""
-    return f" [{100 * low:.0f}, {100 * high:.0f}]"
+    return _range(low, high, lambda share: f"{100 * share:.0f}")
 
 
 def in_r(value: float) -> str:
@@ -187,6 +185,10 @@ def in_r(value: float) -> str:
 
 def r_range(low: float | None, high: float | None) -> str:
     """Return an interval of multiples of risk, or '' where there is none."""
+    return _range(low, high, lambda value: f"{value:+.2f}")
+
+
+def _range(low: float | None, high: float | None, written: Callable[[float], str]) -> str:
     if low is None or high is None or not math.isfinite(low + high):
         return ""
-    return f" [{low:+.2f}, {high:+.2f}]"
+    return f" [{written(low)}, {written(high)}]"

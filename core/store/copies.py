@@ -51,7 +51,6 @@ def kept_as_it_is(db: Database, folder: Path, *, keep: int, now_wall_ms: int) ->
     """
     version = int(db.value("PRAGMA user_version"))
     kind = f"schema{version}-{db.path.stem}-"
-    drafts.sweep([folder])
     known = sorted(folder.glob(f"{kind}*.db"))
     target = known[-1] if known else folder / f"{kind}{stamp(now_wall_ms)}.db"
     if not known or _changed_ns(db.path) >= target.stat().st_mtime_ns:
